@@ -1,0 +1,2 @@
+//! The processor.
+#![allow(unsafe_code)]

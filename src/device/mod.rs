@@ -1,0 +1,198 @@
+//! What a device must do, and the plain data it is handed. A device knows no model, file or JSON.
+
+pub mod cpu;
+pub mod null;
+
+use std::borrow::Cow;
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::base::{Pool, Result};
+use crate::net::{ParameterId, Plan};
+use crate::volume::AxisMap;
+use crate::window::Tile;
+
+/// What a device is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceInfo {
+    /// `cpu`.
+    pub kind: &'static str,
+    /// For people: "x86-64 AVX-512".
+    pub name: String,
+    /// Bytes of memory in all; 0 if unknown.
+    pub memory_total_bytes: u64,
+    /// Bytes of memory that are free now; 0 if unknown.
+    pub memory_free_bytes: u64,
+}
+
+/// Where a device reads the weights from while it loads.
+pub trait Weights {
+    /// How many networks of the same shape there are (cross-validation folds), at least 1.
+    fn folds(&self) -> usize;
+
+    /// The values of one parameter of one fold, in its own shape's order.
+    ///
+    /// # Errors
+    /// If the storage can't be read.
+    fn parameter(&self, fold: usize, id: ParameterId) -> Result<Cow<'_, [f32]>>;
+}
+
+/// What is averaged where tiles overlap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blend {
+    /// Raw scores, as nnU-Net v2 does. The device blends the features below the head instead,
+    /// which is the same sum, and applies the head once.
+    Logits,
+    /// Softmax probabilities, as nnU-Net v1 does: the classes themselves are blended.
+    Softmax,
+}
+
+/// One run: a preprocessed volume and how its scores return to the caller's grid.
+///
+/// Axes are the network's, the slowest first.
+pub struct Job {
+    /// `[channels][shape0][shape1][shape2]`: normalised, resampled.
+    pub volume: Vec<f32>,
+    /// Input channels.
+    pub channels: usize,
+    /// Voxels of the volume along each axis, before padding.
+    pub shape: [usize; 3],
+    /// Zero voxels before the volume, where it is smaller than a patch.
+    pub pad_before: [usize; 3],
+    /// Voxels along each axis with the padding; tiles lie in this box.
+    pub padded: [usize; 3],
+    /// Weight of each voxel of a tile, `[patch0][patch1][patch2]`.
+    pub window: Vec<f32>,
+    /// Planes of the slowest axis that the mosaic holds at a time.
+    pub ring_planes: usize,
+    /// What is averaged.
+    pub blend: Blend,
+    /// For each axis, where each voxel of the finer or coarser output grid lies on the volume's
+    /// grid (without padding).
+    pub output: [AxisMap; 3],
+    /// Classes whose probabilities are wanted; may be empty.
+    pub probability_classes: Vec<usize>,
+    /// Whether the scores on the network's grid are wanted.
+    pub scores: bool,
+}
+
+/// Planes of the slowest axis that no later tile touches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Slab {
+    /// Planes of the volume (without padding) that became final.
+    pub planes: Range<usize>,
+    /// Planes of the output grid that can be made from this slab and the planes before it.
+    pub output: Range<usize>,
+}
+
+/// What [`Device::resolve`] fills.
+#[derive(Default)]
+pub struct SlabOutput {
+    /// Class of each voxel, `[slab.output][output1][output2]`.
+    pub classes: Vec<u16>,
+    /// `[probability_classes][slab.output][output1][output2]`; empty if none are wanted.
+    pub probabilities: Vec<f32>,
+    /// Class scores on the volume's grid, `[classes][slab.planes][shape1][shape2]`; empty if not
+    /// wanted.
+    pub scores: Vec<f32>,
+}
+
+/// Everything a device must do. Calls come in the order `load`, then for each run `begin`,
+/// {`gather`, `forward`, `blend`}, `resolve`, `finish`.
+pub trait Device: Send {
+    /// What the device is.
+    fn info(&self) -> &DeviceInfo;
+
+    /// Bytes the device will hold for `plan` and `folds` sets of its weights once loaded.
+    fn loaded_bytes(&self, plan: &Plan, folds: usize) -> u64;
+
+    /// Bytes the device will allocate for a run like this one.
+    fn job_bytes(&self, plan: &Plan, folds: usize, job: &JobSize) -> u64;
+
+    /// Takes over a network: repacks the weights, allocates the arena.
+    ///
+    /// # Errors
+    /// If memory runs out or the weights can't be read.
+    fn load(&mut self, plan: Arc<Plan>, weights: &dyn Weights) -> Result<()>;
+
+    /// Starts a run.
+    ///
+    /// # Errors
+    /// If memory runs out.
+    fn begin(&mut self, job: Job) -> Result<()>;
+
+    /// Copies a tile out of the volume into the network's input: zero where there is no volume,
+    /// reversed along each axis of `mirror`.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn gather(&mut self, tile: &Tile, mirror: [bool; 3]) -> Result<()>;
+
+    /// Runs the network of one fold on the gathered tile.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn forward(&mut self, fold: usize) -> Result<()>;
+
+    /// Adds the weighted result at the tile's place, mirrored back.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn blend(&mut self, tile: &Tile, mirror: [bool; 3], fold: usize) -> Result<()>;
+
+    /// Classifies what became final and frees its planes.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn resolve(&mut self, slab: &Slab, output: &mut SlabOutput) -> Result<()>;
+
+    /// Ends the run, finished or not, and frees what `begin` allocated.
+    fn finish(&mut self);
+}
+
+/// The sizes of a [`Job`], for estimates.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JobSize {
+    /// As [`Job::channels`].
+    pub channels: usize,
+    /// As [`Job::shape`].
+    pub shape: [usize; 3],
+    /// As [`Job::padded`].
+    pub padded: [usize; 3],
+    /// As [`Job::ring_planes`].
+    pub ring_planes: usize,
+    /// As [`Job::blend`].
+    pub blend: Blend,
+    /// Voxels along each axis of the output grid.
+    pub output: [usize; 3],
+    /// The most output planes one slab makes.
+    pub output_planes: usize,
+    /// The most planes of the volume one slab makes final.
+    pub slab_planes: usize,
+    /// As [`Job::probability_classes`], their number.
+    pub probability_classes: usize,
+    /// As [`Job::scores`].
+    pub scores: bool,
+}
+
+/// Which device a session runs on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DeviceChoice {
+    /// The best one there is.
+    #[default]
+    Auto,
+    /// The processor.
+    Cpu,
+}
+
+/// All devices of this machine; at least the processor.
+pub fn devices() -> Vec<DeviceInfo> {
+    vec![]
+}
+
+/// Opens a device; the processor works with the threads of `pool`.
+pub fn open(choice: DeviceChoice, pool: Arc<Pool>) -> Box<dyn Device> {
+    match choice {
+        DeviceChoice::Auto | DeviceChoice::Cpu => { let _ = pool; todo!() },
+    }
+}

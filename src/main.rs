@@ -1,0 +1,4 @@
+//! The `voxtile` program.
+#![forbid(unsafe_code)]
+
+fn main() {}

@@ -1,0 +1,11 @@
+//! A network as plain data: its tensors, its parameters, the operations in order, and the plan
+//! that places every tensor in one arena. Knows no device and no file.
+
+pub mod network;
+pub mod plan;
+
+pub use network::{
+    Conv, Epilogue, Head, Join, Network, Normalization, Op, Parameter, ParameterId, Source,
+    StatisticsId, Tensor, TensorId,
+};
+pub use plan::Plan;

@@ -1,0 +1,164 @@
+//! The loop: gather, forward, blend, resolve. Progress, cancel, budget; no device by name.
+
+mod run;
+
+pub use run::Session;
+
+use std::ops::ControlFlow;
+
+use crate::base::Result;
+use crate::device::DeviceChoice;
+
+/// How a session is set up.
+#[derive(Clone, Debug, Default)]
+pub struct SessionOptions {
+    /// Where it runs.
+    pub device: DeviceChoice,
+    /// Threads of the processor; 0 takes the machine's parallelism. Results do not depend on it.
+    pub threads: usize,
+    /// Bytes of host memory that the session and its runs may allocate, beyond the caller's
+    /// volume and the mapped model; `None` sets no limit.
+    pub host_budget_bytes: Option<u64>,
+}
+
+/// What a run is asked to do.
+#[derive(Clone, Debug)]
+pub struct RunOptions {
+    /// Distance of tiles as a fraction of the patch, in (0, 1]; nnU-Net's default is 0.5.
+    pub step: f64,
+    /// Average over mirrored copies along every axis the model allows.
+    pub mirror: bool,
+    /// Label values to keep; others become background after the full argmax. `None` keeps all.
+    pub keep: Option<Vec<u32>>,
+    /// Label values whose probabilities are wanted, on the caller's grid.
+    pub probabilities: Vec<u32>,
+}
+
+impl Default for RunOptions {
+    fn default() -> Self {
+        Self { step: 0.5, mirror: false, keep: None, probabilities: Vec::new() }
+    }
+}
+
+/// What a run is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Cropping, normalising, resampling.
+    Prepare,
+    /// Running tiles and finishing slabs.
+    Tiles,
+    /// Handing over the result.
+    Restore,
+}
+
+/// How far a run is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Progress {
+    /// What it is doing.
+    pub phase: Phase,
+    /// Network passes done (tiles, times mirrored copies, times folds).
+    pub done: usize,
+    /// Network passes in all; 0 before it is known.
+    pub total: usize,
+    /// Seconds since the run began.
+    pub seconds: f64,
+}
+
+/// Who follows a run. Every method is called on the thread that called [`Session::run`].
+#[allow(unused_variables)]
+pub trait Observer {
+    /// Called before each step; `Break` cancels the run.
+    fn progress(&mut self, progress: &Progress) -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
+
+    /// Something worth saying to the user, as one sentence.
+    fn message(&mut self, text: &str) {}
+
+    /// The preprocessed volume, `[channels][shape0][shape1][shape2]`.
+    ///
+    /// # Errors
+    /// An error ends the run.
+    fn preprocessed(&mut self, data: &[f32], channels: usize, shape: [usize; 3]) -> Result<()> {
+        Ok(())
+    }
+
+    /// Whether [`Observer::scores`] is to be called.
+    fn wants_scores(&self) -> bool {
+        false
+    }
+
+    /// Class scores on the network's grid for `planes` of its slowest axis,
+    /// `[classes][planes][shape1][shape2]`, in ascending order of planes.
+    ///
+    /// # Errors
+    /// An error ends the run.
+    fn scores(
+        &mut self,
+        scores: &[f32],
+        classes: usize,
+        planes: std::ops::Range<usize>,
+        shape: [usize; 3],
+    ) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Follows nothing.
+pub struct Unobserved;
+
+impl Observer for Unobserved {}
+
+/// A label map on the caller's grid, `[k][j][i]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LabelMap {
+    /// All label values of the model fit a byte.
+    U8(Vec<u8>),
+    /// They don't.
+    U16(Vec<u16>),
+}
+
+/// What a run found.
+#[derive(Clone, Debug)]
+pub struct Segmentation {
+    /// Label value of each voxel.
+    pub labels: LabelMap,
+    /// `[wanted labels][k][j][i]`, in the order of [`RunOptions::probabilities`].
+    pub probabilities: Vec<f32>,
+    /// How the run went.
+    pub report: Report,
+}
+
+/// How a run went.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Report {
+    /// Tiles of the volume.
+    pub tiles: usize,
+    /// Network passes: tiles, times mirrored copies, times folds.
+    pub passes: usize,
+    /// Voxels along the network's axes on its grid.
+    pub network_shape: [usize; 3],
+    /// Bytes the session estimated for itself and this run.
+    pub estimated_host_bytes: u64,
+    /// Seconds spent on cropping, normalising and resampling.
+    pub prepare_seconds: f64,
+    /// Seconds spent in the network (gather and forward).
+    pub network_seconds: f64,
+    /// Seconds spent on blending tiles.
+    pub blend_seconds: f64,
+    /// Seconds spent on scores, labels and their way back to the caller's grid.
+    pub resolve_seconds: f64,
+    /// Seconds in all.
+    pub total_seconds: f64,
+}
+
+/// What a run will need.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Estimate {
+    /// Tiles of the volume.
+    pub tiles: usize,
+    /// Network passes: tiles, times mirrored copies, times folds.
+    pub passes: usize,
+    /// Bytes of host memory: what the session holds and what the run adds, at the peak.
+    pub host_bytes: u64,
+}
