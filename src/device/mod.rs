@@ -4,13 +4,12 @@ pub mod cpu;
 pub mod null;
 
 use std::borrow::Cow;
-use std::ops::Range;
 use std::sync::Arc;
 
 use crate::base::{Pool, Result};
 use crate::net::{ParameterId, Plan};
 use crate::volume::AxisMap;
-use crate::window::Tile;
+use crate::window::{Slab, Tile};
 
 /// What a device is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,15 +73,6 @@ pub struct Job {
     pub probability_classes: Vec<usize>,
     /// Whether the scores on the network's grid are wanted.
     pub scores: bool,
-}
-
-/// Planes of the slowest axis that no later tile touches.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Slab {
-    /// Planes of the volume (without padding) that became final.
-    pub planes: Range<usize>,
-    /// Planes of the output grid that can be made from this slab and the planes before it.
-    pub output: Range<usize>,
 }
 
 /// What [`Device::resolve`] fills.
@@ -187,12 +177,12 @@ pub enum DeviceChoice {
 
 /// All devices of this machine; at least the processor.
 pub fn devices() -> Vec<DeviceInfo> {
-    vec![]
+    vec![cpu::info()]
 }
 
 /// Opens a device; the processor works with the threads of `pool`.
 pub fn open(choice: DeviceChoice, pool: Arc<Pool>) -> Box<dyn Device> {
     match choice {
-        DeviceChoice::Auto | DeviceChoice::Cpu => { let _ = pool; todo!() },
+        DeviceChoice::Auto | DeviceChoice::Cpu => Box::new(cpu::Cpu::new(pool)),
     }
 }

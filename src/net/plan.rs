@@ -12,3 +12,6 @@ pub struct Plan {
     /// Elements of the arena.
     pub arena: usize,
 }
+
+/// Channels that lie together in a device's memory.
+pub const CHANNEL_BLOCK: usize = 16;

@@ -6,3 +6,12 @@ pub struct Tile {
     /// First voxel along each axis, in the padded volume.
     pub start: [usize; 3],
 }
+
+/// Planes of the slowest axis that no later tile touches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Slab {
+    /// Planes of the volume (without padding) that became final.
+    pub planes: std::ops::Range<usize>,
+    /// Planes of the output grid that can be made from this slab and the planes before it.
+    pub output: std::ops::Range<usize>,
+}
