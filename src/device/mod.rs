@@ -1,7 +1,6 @@
 //! What a device must do, and the plain data it is handed. A device knows no model, file or JSON.
 
 pub mod cpu;
-pub mod null;
 
 use std::borrow::Cow;
 use std::sync::Arc;
