@@ -2,11 +2,10 @@
 
 pub mod cpu;
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::base::{Pool, Result};
-use crate::net::{ParameterId, Plan};
+use crate::net::{Plan, Weights};
 use crate::volume::AxisMap;
 use crate::window::{Slab, Tile};
 
@@ -21,18 +20,6 @@ pub struct DeviceInfo {
     pub memory_total_bytes: u64,
     /// Bytes of memory that are free now; 0 if unknown.
     pub memory_free_bytes: u64,
-}
-
-/// Where a device reads the weights from while it loads.
-pub trait Weights {
-    /// How many networks of the same shape there are (cross-validation folds), at least 1.
-    fn folds(&self) -> usize;
-
-    /// The values of one parameter of one fold, in its own shape's order.
-    ///
-    /// # Errors
-    /// If the storage can't be read.
-    fn parameter(&self, fold: usize, id: ParameterId) -> Result<Cow<'_, [f32]>>;
 }
 
 /// What is averaged where tiles overlap.

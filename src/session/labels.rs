@@ -69,8 +69,7 @@ impl Restored {
         } else {
             LabelMap::U16(filled("label map", voxels, 0)?)
         };
-        let mut probabilities =
-            filled("probabilities", probability_classes.len() * voxels, 0.0)?;
+        let mut probabilities = filled("probabilities", probability_classes.len() * voxels, 0.0)?;
         // Outside the non-zero box there is only background.
         for (map, class) in probabilities.chunks_mut(voxels.max(1)).zip(&probability_classes) {
             if *class == 0 {

@@ -11,8 +11,7 @@ use super::rows::JoinRow;
 use super::statistics::Partial;
 use crate::base::error::filled;
 use crate::base::{Pool, Result};
-use crate::device::Weights;
-use crate::net::{Conv, Epilogue, Join, Network, Normalization, Op, ParameterId, Plan};
+use crate::net::{Conv, Epilogue, Join, Network, Normalization, Op, ParameterId, Plan, Weights};
 
 enum Layer {
     Conv {

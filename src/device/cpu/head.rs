@@ -2,8 +2,7 @@
 
 use super::memory::{BLOCK, Buffer};
 use crate::base::Result;
-use crate::device::Weights;
-use crate::net::Network;
+use crate::net::{Network, Weights};
 
 /// The heads of all folds.
 pub(super) struct Head {

@@ -26,9 +26,9 @@ use self::kernels::Kernels;
 use self::memory::BLOCK;
 use self::mosaic::Mosaic;
 pub use self::simd::Instructions;
-use super::{Device, DeviceInfo, Job, JobSize, SlabOutput, Weights};
+use super::{Device, DeviceInfo, Job, JobSize, SlabOutput};
 use crate::base::{Error, Pool, Result};
-use crate::net::{Network, Plan};
+use crate::net::{Network, Plan, Weights};
 use crate::window::{Slab, Tile};
 
 /// The processor as a device.

@@ -8,10 +8,9 @@ use super::kernels::Kernels;
 use super::memory::BLOCK;
 use super::{Instructions, reference};
 use crate::base::{Pool, Result};
-use crate::device::Weights;
 use crate::net::{
     Conv, Epilogue, Head, Join, Network, Normalization, Op, Parameter, ParameterId, Plan, Source,
-    StatisticsId, Tensor, TensorId,
+    StatisticsId, Tensor, TensorId, Weights,
 };
 
 /// Seeded values in (-1, 1), the same on every machine.
