@@ -28,6 +28,9 @@ fn element(dtype: u32, what: &str) -> Result<Element> {
     })
 }
 
+/// More voxels than any scan has.
+const MOST_VOXELS: i64 = 1 << 36;
+
 /// Bytes from the lowest voxel to voxel (0, 0, 0), and to the end of the highest.
 fn extent(dims: [i64; 4], strides: [i64; 4], size: usize) -> Option<(usize, usize)> {
     let (mut below, mut above) = (0i128, size as i128);
@@ -57,7 +60,7 @@ unsafe fn view<'a>(given: &voxtile_volume) -> Result<VolumeView<'a>> {
     }
     let too_large = || {
         Error::argument(format!(
-            "volume: {:?} voxels with strides of {:?} bytes do not fit the address space",
+            "volume: {:?} voxels with strides of {:?} bytes are more than can be addressed",
             given.dims, given.strides
         ))
     };
@@ -70,8 +73,14 @@ unsafe fn view<'a>(given: &voxtile_volume) -> Result<VolumeView<'a>> {
     let strides = if given.strides == [0; 3] { dense } else { given.strides };
     let channel_stride =
         if given.channel_stride == 0 { dense_channel } else { given.channel_stride };
+    // Before a slice is made of it, it must be something that can exist.
+    let counts = [i, j, k, channels];
+    let voxels = counts.iter().try_fold(1i64, |voxels, &count| voxels.checked_mul(count));
+    if voxels.is_none_or(|voxels| voxels > MOST_VOXELS) {
+        return Err(too_large());
+    }
     let all = [strides[0], strides[1], strides[2], channel_stride];
-    let (below, above) = extent([i, j, k, channels], all, size).ok_or_else(too_large)?;
+    let (below, above) = extent(counts, all, size).ok_or_else(too_large)?;
     let direction = given.direction;
     let geometry = Geometry {
         spacing: given.spacing,
