@@ -139,12 +139,7 @@ impl Pool {
     }
 }
 
-fn take_tasks(
-    shared: &Shared,
-    tasks: usize,
-    worker: usize,
-    body: &(dyn Fn(usize, usize) + Sync),
-) {
+fn take_tasks(shared: &Shared, tasks: usize, worker: usize, body: &(dyn Fn(usize, usize) + Sync)) {
     loop {
         let task = shared.next_task.fetch_add(1, Ordering::Relaxed);
         if task >= tasks {

@@ -1,16 +1,13 @@
 //! What a device must do, and the plain data it is handed. A device knows no model, file or JSON.
 
 pub mod cpu;
-pub mod null;
 
-use std::borrow::Cow;
-use std::ops::Range;
 use std::sync::Arc;
 
 use crate::base::{Pool, Result};
-use crate::net::{ParameterId, Plan};
+use crate::net::{Plan, Weights};
 use crate::volume::AxisMap;
-use crate::window::Tile;
+use crate::window::{Slab, Tile};
 
 /// What a device is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,18 +20,6 @@ pub struct DeviceInfo {
     pub memory_total_bytes: u64,
     /// Bytes of memory that are free now; 0 if unknown.
     pub memory_free_bytes: u64,
-}
-
-/// Where a device reads the weights from while it loads.
-pub trait Weights {
-    /// How many networks of the same shape there are (cross-validation folds), at least 1.
-    fn folds(&self) -> usize;
-
-    /// The values of one parameter of one fold, in its own shape's order.
-    ///
-    /// # Errors
-    /// If the storage can't be read.
-    fn parameter(&self, fold: usize, id: ParameterId) -> Result<Cow<'_, [f32]>>;
 }
 
 /// What is averaged where tiles overlap.
@@ -74,15 +59,6 @@ pub struct Job {
     pub probability_classes: Vec<usize>,
     /// Whether the scores on the network's grid are wanted.
     pub scores: bool,
-}
-
-/// Planes of the slowest axis that no later tile touches.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Slab {
-    /// Planes of the volume (without padding) that became final.
-    pub planes: Range<usize>,
-    /// Planes of the output grid that can be made from this slab and the planes before it.
-    pub output: Range<usize>,
 }
 
 /// What [`Device::resolve`] fills.
@@ -187,12 +163,12 @@ pub enum DeviceChoice {
 
 /// All devices of this machine; at least the processor.
 pub fn devices() -> Vec<DeviceInfo> {
-    vec![]
+    vec![cpu::info()]
 }
 
 /// Opens a device; the processor works with the threads of `pool`.
 pub fn open(choice: DeviceChoice, pool: Arc<Pool>) -> Box<dyn Device> {
     match choice {
-        DeviceChoice::Auto | DeviceChoice::Cpu => { let _ = pool; todo!() },
+        DeviceChoice::Auto | DeviceChoice::Cpu => Box::new(cpu::Cpu::new(pool)),
     }
 }

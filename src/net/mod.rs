@@ -3,9 +3,11 @@
 
 pub mod network;
 pub mod plan;
+pub mod weights;
 
 pub use network::{
     Conv, Epilogue, Head, Join, Network, Normalization, Op, Parameter, ParameterId, Source,
     StatisticsId, Tensor, TensorId,
 };
 pub use plan::Plan;
+pub use weights::Weights;

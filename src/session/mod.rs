@@ -1,6 +1,8 @@
 //! The loop: gather, forward, blend, resolve. Progress, cancel, budget; no device by name.
 
+mod labels;
 mod run;
+mod size;
 
 pub use run::Session;
 

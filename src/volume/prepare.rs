@@ -1,45 +1,9 @@
 //! From a caller's volume to what a network sees.
 
-use std::ops::Range;
-
-use crate::base::{Pool, Result};
-
-use super::{AxisMap, VolumeView};
-
-/// Which voxel order a network was trained on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Orientation {
-    /// The order voxels are stored in, whatever the direction says (nnU-Net's `SimpleITKIO`).
-    AsStored,
-    /// i towards right, j towards anterior, k towards superior: axes are permuted and flipped to
-    /// the closest such order (nnU-Net's `SimpleITKIOWithReorient`, `NibabelIOWithReorient`).
-    Ras,
-}
-
-/// How a channel's values become numbers of order one (nnU-Net's normalisation schemes).
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Intensity {
-    /// Clip to [lower, upper], subtract mean, divide by deviation (at least 1e-8).
-    Ct {
-        /// 0.5th percentile of the training set's foreground.
-        lower: f64,
-        /// 99.5th percentile.
-        upper: f64,
-        /// Mean of the training set's foreground.
-        mean: f64,
-        /// Standard deviation of the training set's foreground.
-        deviation: f64,
-    },
-    /// Subtract the volume's mean, divide by its standard deviation (at least 1e-8).
-    ZScore {
-        /// Statistics and transform only inside the hole-filled non-zero mask.
-        masked: bool,
-    },
-    /// Values as they are.
-    None,
-    /// To [0, 1] by the volume's minimum and maximum.
-    RescaleTo01,
-}
+use super::resample::{new_shape, output_maps};
+use super::{AxisMap, Intensity, Orientation, Placement, VolumeView, crop, intensity, spline};
+use crate::base::error::{filled, reserved};
+use crate::base::{Error, Pool, Result};
 
 /// What a model asks of its input.
 #[derive(Clone, Debug, PartialEq)]
@@ -69,23 +33,88 @@ pub struct Prepared {
     pub placement: Placement,
 }
 
-/// Where the cropped native grid, in network axes, lies in the caller's volume.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Placement {
-    /// Voxels of the caller's volume along i, j, k.
-    pub dims: [usize; 3],
-    /// Network axis `n` runs along the caller's axis `axes[n]` (0 = i).
-    pub axes: [usize; 3],
-    /// Whether network axis `n` runs against it.
-    pub reversed: [bool; 3],
-    /// The box that was kept, in voxels of the network's axes before cropping.
-    pub crop: [Range<usize>; 3],
+/// What preprocessing needs, at most: the non-zero box is not known yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PrepareSize {
+    /// Bytes allocated at the peak, the result included.
+    pub peak_bytes: u64,
+    /// Voxels along the network's axes on its grid.
+    pub shape: [usize; 3],
+    /// Voxels along the network's axes on the caller's grid.
+    pub native: [usize; 3],
 }
 
-/// Runs every step of preprocessing.
+/// Checks the volume and says what preprocessing it needs; reads no voxel.
 ///
 /// # Errors
-/// If the view, its geometry or its values can't be used.
-pub fn prepare(_view: &VolumeView, _recipe: &Recipe, _pool: &Pool) -> Result<Prepared> {
-    todo!()
+/// [`Error::Argument`] if the view, its geometry or its number of channels can't be used.
+pub fn prepare_bytes(view: &VolumeView, recipe: &Recipe) -> Result<PrepareSize> {
+    let whole = placement(view, recipe)?;
+    let native = whole.shape();
+    let shape = new_shape(native, whole.spacing(view), recipe.spacing)?;
+    let bytes = |shape: [usize; 3]| 4 * shape.iter().product::<usize>() as u64;
+    let channels = view.channels as u64;
+    let mask = if masked(recipe) { bytes(native) / 4 * 10 } else { 0 };
+    let result = channels * bytes(shape);
+    let resampling = match native == shape {
+        true => 0,
+        false => spline::bytes(native, whole.spacing(view), shape, recipe.spacing) + result,
+    };
+    let peak_bytes = channels * bytes(native) + mask.max(resampling);
+    Ok(PrepareSize { peak_bytes, shape, native })
+}
+
+/// Runs every step: crop to the non-zero box, normalise, resample.
+///
+/// # Errors
+/// [`Error::Argument`] if the view, its geometry, its number of channels or its values can't be
+/// used; [`Error::Memory`] if the machine's memory runs out.
+pub fn prepare(view: &VolumeView, recipe: &Recipe, pool: &Pool) -> Result<Prepared> {
+    let mut placement = placement(view, recipe)?;
+    placement.crop = crop::non_zero_box(view, &placement, pool)?;
+    let native = placement.shape();
+    let spacing = placement.spacing(view);
+    let shape = new_shape(native, spacing, recipe.spacing)?;
+    let channels = view.channels;
+    let voxels: usize = native.iter().product();
+
+    let mut data = filled("volume", channels * voxels, 0.0f32)?;
+    let [_, rows, columns] = native;
+    pool.for_each(data.chunks_mut(rows * columns).collect(), |index, plane, _| {
+        let (channel, at) = (index / native[0], index % native[0]);
+        for (row, line) in plane.chunks_mut(columns).enumerate() {
+            crop::read_line(view, &placement, channel, at, row, line);
+        }
+    });
+    let mask = if masked(recipe) { Some(intensity::filled_mask(&data, native)?) } else { None };
+    for (channel, intensity) in data.chunks_mut(voxels).zip(&recipe.intensity) {
+        intensity.apply(channel, mask.as_deref());
+    }
+    drop(mask);
+    if shape != native {
+        let mut resampled = reserved("volume", channels * shape.iter().product::<usize>())?;
+        for channel in data.chunks(voxels) {
+            let values = spline::resample(channel, native, spacing, shape, recipe.spacing, pool)?;
+            resampled.extend_from_slice(&values);
+        }
+        data = resampled;
+    }
+    let output = output_maps(shape, recipe.spacing, native, spacing);
+    Ok(Prepared { data, channels, shape, output, placement })
+}
+
+fn masked(recipe: &Recipe) -> bool {
+    recipe.intensity.iter().any(|i| matches!(i, Intensity::ZScore { masked: true }))
+}
+
+/// Where the whole volume lies, once it has been checked.
+fn placement(view: &VolumeView, recipe: &Recipe) -> Result<Placement> {
+    view.validate()?;
+    let (found, expected) = (view.channels, recipe.intensity.len());
+    if found != expected {
+        return Err(Error::argument(format!(
+            "the volume has {found} channels, but the model expects {expected}"
+        )));
+    }
+    Ok(Placement::whole(view, recipe.orientation, recipe.transpose))
 }

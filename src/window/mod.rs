@@ -1,8 +1,11 @@
 //! Where tiles lie, how much each of their voxels weighs, and when a slab is finished.
+//!
+//! Pure functions on plain data; the axes are the network's, the slowest first.
 
-/// One tile: a patch at a place of the padded volume.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tile {
-    /// First voxel along each axis, in the padded volume.
-    pub start: [usize; 3],
-}
+mod gaussian;
+mod schedule;
+mod tiles;
+
+pub use gaussian::gaussian;
+pub use schedule::{Schedule, Slab, Step, schedule};
+pub use tiles::{Tile, tile_count, tile_starts};

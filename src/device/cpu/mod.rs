@@ -1,2 +1,174 @@
-//! The processor.
+//! The processor: hand-written kernels for AVX-512, AVX2, NEON and any other, chosen at run time.
 #![allow(unsafe_code)]
+
+mod conv;
+mod conv_tile;
+mod forward;
+mod head;
+mod kernels;
+mod memory;
+mod mosaic;
+mod norm;
+#[cfg(test)]
+mod reference;
+mod resolve;
+mod rows;
+mod scores;
+mod simd;
+mod statistics;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use self::forward::Forward;
+use self::kernels::Kernels;
+use self::memory::BLOCK;
+use self::mosaic::Mosaic;
+pub use self::simd::Instructions;
+use super::{Device, DeviceInfo, Job, JobSize, SlabOutput};
+use crate::base::{Error, Pool, Result};
+use crate::net::{Network, Plan, Weights};
+use crate::window::{Slab, Tile};
+
+/// The processor as a device.
+pub struct Cpu {
+    info: DeviceInfo,
+    kernels: &'static Kernels,
+    pool: Arc<Pool>,
+    forward: Option<Forward>,
+    mosaic: Option<Mosaic>,
+}
+
+/// What the processor is.
+pub fn info() -> DeviceInfo {
+    info_with(Instructions::available()[0])
+}
+
+fn info_with(instructions: Instructions) -> DeviceInfo {
+    let (memory_total_bytes, memory_free_bytes) = memory();
+    DeviceInfo {
+        kind: "cpu",
+        name: format!("{} {}", std::env::consts::ARCH, instructions.name()),
+        memory_total_bytes,
+        memory_free_bytes,
+    }
+}
+
+/// Bytes of memory in all and free; zeros where the system doesn't say.
+fn memory() -> (u64, u64) {
+    #[cfg(target_os = "linux")]
+    {
+        // SAFETY: asks for numbers, touches nothing.
+        let ask = |name| unsafe { libc::sysconf(name) };
+        let page = u64::try_from(ask(libc::_SC_PAGESIZE)).unwrap_or(0);
+        let pages = |name| u64::try_from(ask(name)).unwrap_or(0);
+        (page * pages(libc::_SC_PHYS_PAGES), page * pages(libc::_SC_AVPHYS_PAGES))
+    }
+    #[cfg(not(target_os = "linux"))]
+    (0, 0)
+}
+
+impl Cpu {
+    /// The processor with its fastest instructions and the threads of `pool`.
+    pub fn new(pool: Arc<Pool>) -> Self {
+        Self::with_instructions(pool, Instructions::available()[0])
+    }
+
+    /// The processor with one of [`Instructions::available`], to compare them; any other set
+    /// falls back to the portable one.
+    pub fn with_instructions(pool: Arc<Pool>, instructions: Instructions) -> Self {
+        let instructions = match Instructions::available().contains(&instructions) {
+            true => instructions,
+            false => Instructions::Portable,
+        };
+        Self {
+            info: info_with(instructions),
+            kernels: Kernels::of(instructions),
+            pool,
+            forward: None,
+            mosaic: None,
+        }
+    }
+}
+
+fn head_sizes(network: &Network, folds: usize) -> [usize; 3] {
+    let features = network.tensors[network.output.0].channels.next_multiple_of(BLOCK);
+    [features, folds, network.classes.next_multiple_of(BLOCK)]
+}
+
+fn patch(network: &Network) -> [usize; 3] {
+    network.tensors[network.input.0].shape
+}
+
+/// The error of a call that is out of order: a bug of the caller, not of the user.
+fn out_of_order<T>(state: Option<T>, missing: &str) -> Result<T> {
+    state.ok_or_else(|| Error::Internal(format!("the device was used before `{missing}`")))
+}
+
+impl Device for Cpu {
+    fn info(&self) -> &DeviceInfo {
+        &self.info
+    }
+
+    fn loaded_bytes(&self, plan: &Plan, folds: usize) -> u64 {
+        forward::bytes(plan, folds, self.kernels, self.pool.threads())
+    }
+
+    fn job_bytes(&self, plan: &Plan, folds: usize, job: &JobSize) -> u64 {
+        let network = &plan.network;
+        let slab = job.output_planes as u64 * (job.output[1] * job.output[2]) as u64;
+        let scores = if job.scores {
+            4 * (network.classes * job.slab_planes * job.shape[1] * job.shape[2]) as u64
+        } else {
+            0
+        };
+        let head = head_sizes(network, folds);
+        mosaic::bytes(job, head, patch(network), self.pool.threads())
+            + slab * (2 + 4 * job.probability_classes as u64)
+            + scores
+    }
+
+    fn load(&mut self, plan: Arc<Plan>, weights: &dyn Weights) -> Result<()> {
+        let threads = self.pool.threads();
+        self.forward = Some(Forward::load(plan, weights, self.kernels, threads)?);
+        Ok(())
+    }
+
+    fn begin(&mut self, job: Job) -> Result<()> {
+        let forward = out_of_order(self.forward.as_ref(), "load")?;
+        let patch = forward.patch();
+        self.mosaic = Some(Mosaic::new(job, &forward.head, patch, self.pool.threads())?);
+        Ok(())
+    }
+
+    fn gather(&mut self, tile: &Tile, mirror: [bool; 3]) -> Result<()> {
+        let forward = out_of_order(self.forward.as_mut(), "load")?;
+        let mosaic = out_of_order(self.mosaic.as_ref(), "begin")?;
+        let patch = forward.patch();
+        mosaic.gather(tile, mirror, patch, forward.input_mut(), &self.pool);
+        Ok(())
+    }
+
+    fn forward(&mut self, fold: usize) -> Result<()> {
+        out_of_order(self.forward.as_mut(), "load")?.run(fold, self.kernels, &self.pool);
+        Ok(())
+    }
+
+    fn blend(&mut self, tile: &Tile, mirror: [bool; 3], fold: usize) -> Result<()> {
+        let forward = out_of_order(self.forward.as_ref(), "load")?;
+        let mosaic = out_of_order(self.mosaic.as_mut(), "begin")?;
+        mosaic.blend(tile, mirror, fold, forward, self.kernels, &self.pool);
+        Ok(())
+    }
+
+    fn resolve(&mut self, slab: &Slab, output: &mut SlabOutput) -> Result<()> {
+        let forward = out_of_order(self.forward.as_ref(), "load")?;
+        let mosaic = out_of_order(self.mosaic.as_mut(), "begin")?;
+        mosaic.resolve(slab, output, &forward.head, self.kernels, &self.pool)
+    }
+
+    fn finish(&mut self) {
+        self.mosaic = None;
+    }
+}

@@ -1,0 +1,47 @@
+//! Seconds for one 128^3 tile of STU-Net S and B, 1 channel in, 105 classes out, on 1 and on 2
+//! threads. `benches/compare_pytorch.py` runs this next to PyTorch and prints the ratio.
+
+#[path = "../tests/common/mod.rs"]
+mod common;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::{Noise, SeededModel};
+use criterion::{Criterion, criterion_group, criterion_main};
+use voxtile::base::Pool;
+use voxtile::device::{Device, cpu::Cpu};
+use voxtile::model::Model;
+use voxtile::net::Plan;
+use voxtile::window::Tile;
+
+fn tiles(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("tile");
+    group.sample_size(10).measurement_time(Duration::from_secs(10));
+    for (size, channels) in [("S", 16), ("B", 32)] {
+        let model = Model::from_bytes(SeededModel::stunet(channels, 105).bytes()).unwrap();
+        let plan = Arc::new(Plan::new(model.network().clone()).unwrap());
+        let patch = model.package().patch;
+        let mut noise = Noise(1);
+        let volume: Vec<f32> = (0..patch.iter().product::<usize>()).map(|_| noise.next()).collect();
+        for threads in [1, 2] {
+            let pool = Arc::new(Pool::new(threads).unwrap());
+            let mut device = Cpu::new(pool);
+            device.load(Arc::clone(&plan), &model).unwrap();
+            device.begin(common::job(volume.clone(), patch)).unwrap();
+            let tile = Tile { start: [0; 3] };
+            group.bench_function(format!("{size}/{threads} threads"), |bencher| {
+                bencher.iter(|| {
+                    device.gather(&tile, [false; 3]).unwrap();
+                    device.forward(0).unwrap();
+                    device.blend(&tile, [false; 3], 0).unwrap();
+                });
+            });
+            device.finish();
+        }
+    }
+    group.finish();
+}
+
+criterion_group!(benches, tiles);
+criterion_main!(benches);

@@ -1,0 +1,501 @@
+//! A convolution over the whole patch.
+//!
+//! The output is cut into bricks of a few planes and rows. A task copies the input that one brick
+//! needs, halo included, into memory of its own: it concatenates, enlarges, normalises and
+//! activates on the way, and writes zeros where the padding is. Then it computes all output
+//! channels of the brick from there. How the work is cut depends on shapes only, never on the
+//! number of threads, so that every sum is formed in the same order.
+
+use std::ops::Range;
+
+use super::conv_tile::{Tile, TileEpilogue};
+use super::kernels::{Kernels, TileKernel, TileKernels};
+use super::memory::{BLOCK, Buffer, Shared};
+use super::norm::Coefficients;
+use super::rows::GatherRow;
+use super::statistics::{Partial, Running, WIDTH};
+use crate::base::Result;
+use crate::net::{Conv, Epilogue, Network};
+
+/// Memory for one brick: with a segment's weights it fits the second-level cache of most cores.
+const BRICK_BYTES: usize = 384 << 10;
+/// Weights of one segment of input channels.
+const SEGMENT_BYTES: usize = 256 << 10;
+/// Tasks that an operation is cut into where its shape allows.
+const TASKS: usize = 32;
+
+/// Up to 16 channels of one source.
+struct Chunk {
+    source: usize,
+    block: usize,
+    channels: usize,
+}
+
+/// Output channels that are computed together.
+struct Group {
+    first_block: usize,
+    wide: bool,
+    /// First value of the packed weights.
+    weights: usize,
+}
+
+/// How a row is cut for one width of output channels.
+struct RowTiles {
+    width: usize,
+    /// First voxel, number of voxels, kernel.
+    tiles: Vec<(usize, usize, TileKernel)>,
+}
+
+/// How one convolution is computed; depends on shapes only.
+pub(super) struct ConvLayout {
+    pub(super) conv: Conv,
+    chunks: Vec<Chunk>,
+    chunk_channels: Vec<usize>,
+    /// Chunks whose weights are used together.
+    segments: Vec<Range<usize>>,
+    groups: Vec<Group>,
+    /// Groups that one task computes.
+    splits: Vec<Range<usize>>,
+    narrow: RowTiles,
+    wide: RowTiles,
+    /// Voxels of the (enlarged) input and of the output.
+    input: [usize; 3],
+    output: [usize; 3],
+    output_channels: usize,
+    /// Planes and rows of a brick of output.
+    brick_output: [usize; 2],
+    /// Voxels of a brick of input.
+    brick: [usize; 3],
+    /// Brick voxels from one output voxel to the next.
+    step: [usize; 3],
+    /// Values from the first tap to each.
+    taps: Vec<usize>,
+    packed_weights: usize,
+}
+
+/// Weights of one fold, in the order the kernels read them.
+pub(super) struct ConvWeights {
+    packed: Buffer,
+    bias: Buffer,
+}
+
+/// Memory of one thread.
+pub(super) struct Scratch {
+    brick: Buffer,
+    sums: Buffer,
+}
+
+/// What a run needs besides the layout.
+pub(super) struct ConvRun<'a> {
+    pub(super) network: &'a Network,
+    pub(super) kernels: &'a Kernels,
+    pub(super) arena: Shared<f32>,
+    /// First value of each tensor in the arena.
+    pub(super) offsets: &'a [usize],
+    pub(super) weights: &'a ConvWeights,
+    /// One for each source that is normalised, in the sources' order; then the epilogue's.
+    pub(super) coefficients: &'a [Coefficients],
+    /// `[brick][padded output channels]`
+    pub(super) partials: Shared<Partial>,
+}
+
+impl ConvLayout {
+    pub(super) fn new(network: &Network, conv: &Conv, kernels: &Kernels) -> Self {
+        let chunks: Vec<Chunk> = conv
+            .sources
+            .iter()
+            .enumerate()
+            .flat_map(|(source, read)| {
+                let channels = network.tensors[read.tensor.0].channels;
+                (0..channels.div_ceil(BLOCK)).map(move |block| Chunk {
+                    source,
+                    block,
+                    channels: (channels - block * BLOCK).min(BLOCK),
+                })
+            })
+            .collect();
+        let first = &conv.sources[0];
+        let stored = network.tensors[first.tensor.0].shape;
+        let input: [usize; 3] = std::array::from_fn(|axis| stored[axis] * first.upsample[axis]);
+        let target = &network.tensors[conv.output.0];
+        let step: [usize; 3] = std::array::from_fn(|axis| match conv.kernel[axis] {
+            1 => 1,
+            _ => conv.stride[axis],
+        });
+        let extent = |axis: usize, output: usize| (output - 1) * step[axis] + conv.kernel[axis];
+        let brick_output = brick_output(chunks.len(), target.shape, extent);
+        let brick =
+            [extent(0, brick_output[0]), extent(1, brick_output[1]), extent(2, target.shape[2])];
+        let taps: Vec<usize> = (0..conv.kernel[0])
+            .flat_map(|a| (0..conv.kernel[1]).map(move |b| (a, b)))
+            .flat_map(|(a, b)| (0..conv.kernel[2]).map(move |c| (a, b, c)))
+            .map(|(a, b, c)| ((a * brick[1] + b) * brick[2] + c) * BLOCK)
+            .collect();
+
+        let blocks = target.channels.div_ceil(BLOCK);
+        let wide_blocks = kernels.wide.width / BLOCK;
+        let rows: usize = chunks.iter().map(|chunk| chunk.channels * taps.len()).sum();
+        let mut groups = Vec::new();
+        let (mut block, mut packed_weights) = (0, 0);
+        while block < blocks {
+            let wide = blocks - block >= wide_blocks;
+            groups.push(Group { first_block: block, wide, weights: packed_weights });
+            let width = if wide { wide_blocks } else { 1 };
+            block += width;
+            packed_weights += rows * width * BLOCK;
+        }
+        let chunks_per_segment =
+            (SEGMENT_BYTES / (taps.len() * BLOCK * kernels.wide.width * 4)).max(1);
+        let bricks: usize =
+            (0..2).map(|axis| target.shape[axis].div_ceil(brick_output[axis])).product();
+        let groups_per_task = groups.len().div_ceil(TASKS.div_ceil(bricks).min(groups.len()));
+        Self {
+            conv: conv.clone(),
+            chunk_channels: chunks.iter().map(|chunk| chunk.channels).collect(),
+            segments: ranges(chunks.len(), chunks_per_segment),
+            splits: ranges(groups.len(), groups_per_task),
+            narrow: RowTiles::new(&kernels.narrow, target.shape[2], step[2]),
+            wide: RowTiles::new(&kernels.wide, target.shape[2], step[2]),
+            chunks,
+            groups,
+            input,
+            output: target.shape,
+            output_channels: target.channels,
+            brick_output,
+            brick,
+            step,
+            taps,
+            packed_weights,
+        }
+    }
+
+    fn bricks(&self) -> [usize; 2] {
+        std::array::from_fn(|axis| self.output[axis].div_ceil(self.brick_output[axis]))
+    }
+
+    /// Tasks that [`ConvLayout::run_task`] is to be called for.
+    pub(super) fn tasks(&self) -> usize {
+        self.bricks().iter().product::<usize>() * self.splits.len()
+    }
+
+    fn padded_channels(&self) -> usize {
+        self.output_channels.next_multiple_of(BLOCK)
+    }
+
+    /// Entries of [`ConvRun::partials`] that a run writes.
+    pub(super) fn partials(&self) -> usize {
+        match self.conv.epilogue {
+            Epilogue::Statistics(_) => {
+                self.bricks().iter().product::<usize>() * self.padded_channels()
+            }
+            _ => 0,
+        }
+    }
+
+    /// Values of the packed weights and biases of one fold.
+    pub(super) fn weight_values(&self) -> usize {
+        self.packed_weights + self.padded_channels()
+    }
+
+    /// Values of a brick, and of the sums between segments.
+    pub(super) fn scratch_values(&self) -> [usize; 2] {
+        let voxels = self.brick_output[0] * self.brick_output[1] * self.output[2];
+        let sums = if self.segments.len() > 1 { voxels * self.wide.width } else { 0 };
+        [self.chunks.len() * self.chunk_stride(), sums]
+    }
+
+    fn chunk_stride(&self) -> usize {
+        self.brick.iter().product::<usize>() * BLOCK
+    }
+
+    /// Brings weights, `[out][in][k0][k1][k2]`, into the order
+    /// `[group][chunk][tap][channel][output channel]`.
+    pub(super) fn pack(&self, weight: &[f32], bias: Option<&[f32]>) -> Result<ConvWeights> {
+        let name = "packed weights";
+        let mut packed = Buffer::zeroed(name, self.packed_weights)?;
+        let values = packed.values_mut();
+        let taps = self.taps.len();
+        let inputs: usize = self.chunk_channels.iter().sum();
+        for group in &self.groups {
+            let width = if group.wide { self.wide.width } else { self.narrow.width };
+            let first_output = group.first_block * BLOCK;
+            let outputs = width.min(self.output_channels - first_output);
+            let mut row = group.weights;
+            let mut first_input = 0;
+            for &channels in &self.chunk_channels {
+                for tap in 0..taps {
+                    for input in first_input..first_input + channels {
+                        for output in 0..outputs {
+                            values[row + output] =
+                                weight[((first_output + output) * inputs + input) * taps + tap];
+                        }
+                        row += width;
+                    }
+                }
+                first_input += channels;
+            }
+        }
+        let mut biases = Buffer::zeroed(name, self.padded_channels())?;
+        if let Some(bias) = bias {
+            biases.values_mut()[..bias.len()].copy_from_slice(bias);
+        }
+        Ok(ConvWeights { packed, bias: biases })
+    }
+
+    /// Computes one brick for some of the output channels.
+    ///
+    /// # Safety
+    /// The processor has the kernels' instructions; arena, offsets, weights and coefficients
+    /// belong to this convolution's network; no two threads run the same task, and nobody else
+    /// touches the arena, but for other tasks of the same run.
+    pub(super) unsafe fn run_task(&self, run: &ConvRun, scratch: &mut Scratch, task: usize) {
+        let bricks = self.bricks();
+        let (brick, split) = (task / self.splits.len(), task % self.splits.len());
+        let first: [usize; 2] =
+            [brick / bricks[1] * self.brick_output[0], brick % bricks[1] * self.brick_output[1]];
+        let rows: [usize; 2] = std::array::from_fn(|axis| {
+            self.brick_output[axis].min(self.output[axis] - first[axis])
+        });
+        // SAFETY: as the caller promises; the scratch memory was sized for the largest brick.
+        unsafe {
+            self.fill_brick(run, scratch.brick.values_mut(), first, rows);
+            for group in &self.groups[self.splits[split].clone()] {
+                self.run_group(run, scratch, group, brick, first, rows);
+            }
+        }
+    }
+
+    /// Copies the input that the output rows from `first` need.
+    unsafe fn fill_brick(
+        &self,
+        run: &ConvRun,
+        brick: &mut [f32],
+        first: [usize; 2],
+        rows: [usize; 2],
+    ) {
+        let row_values = self.brick[2] * BLOCK;
+        // Input plane (or row) that a plane of the brick holds, if it is not padding.
+        let read = |axis: usize, at: usize| match self.conv.kernel[axis] {
+            1 => Some((first[axis] + at) * self.conv.stride[axis]),
+            _ => (first[axis] * self.conv.stride[axis] + at)
+                .checked_sub(1)
+                .filter(|&index| index < self.input[axis]),
+        };
+        let planes = (rows[0] - 1) * self.step[0] + self.conv.kernel[0];
+        let lines = (rows[1] - 1) * self.step[1] + self.conv.kernel[1];
+        for (index, chunk) in self.chunks.iter().enumerate() {
+            for plane in 0..planes {
+                for line in 0..lines {
+                    let start =
+                        index * self.chunk_stride() + (plane * self.brick[1] + line) * row_values;
+                    let row = &mut brick[start..start + row_values];
+                    match (read(0, plane), read(1, line)) {
+                        // SAFETY: as the caller promises; plane and line lie in the input.
+                        (Some(z), Some(y)) => unsafe { self.fill_row(run, chunk, z, y, row) },
+                        _ => row.fill(0.0),
+                    }
+                }
+            }
+        }
+    }
+
+    unsafe fn fill_row(&self, run: &ConvRun, chunk: &Chunk, z: usize, y: usize, row: &mut [f32]) {
+        let source = &self.conv.sources[chunk.source];
+        let shape = run.network.tensors[source.tensor.0].shape;
+        let (z, y) = (z / source.upsample[0], y / source.upsample[1]);
+        let (pad, stride, count) = match self.conv.kernel[2] {
+            1 => (0, self.conv.stride[2], self.output[2]),
+            _ => (1, 1, self.input[2].min(self.brick[2] - 1)),
+        };
+        row[..pad * BLOCK].fill(0.0);
+        row[(pad + count) * BLOCK..].fill(0.0);
+        let row = &mut row[pad * BLOCK..(pad + count) * BLOCK];
+        let plane = shape.iter().product::<usize>();
+        let line = (z * shape[1] + y) * shape[2];
+        // SAFETY: offsets and shapes are those of the arena's tensors; the row holds `count`
+        // voxels.
+        unsafe {
+            let tensor = run.arena.get().cast_const().add(run.offsets[source.tensor.0]);
+            if source.tensor == run.network.input {
+                // The network's input lies channel by channel.
+                for channel in 0..chunk.channels {
+                    let from = tensor.add((chunk.block * BLOCK + channel) * plane + line);
+                    for x in 0..count {
+                        row[x * BLOCK + channel] = *from.add(x * stride / source.upsample[2]);
+                    }
+                }
+            } else {
+                (run.kernels.gather_row)(&GatherRow {
+                    from: tensor.add((chunk.block * plane + line) * BLOCK),
+                    to: row.as_mut_ptr(),
+                    count,
+                    stride,
+                    upsample: source.upsample[2],
+                    affine: source.normalization.as_ref().map(|_| {
+                        let normalized = self.conv.sources[..chunk.source]
+                            .iter()
+                            .filter(|source| source.normalization.is_some())
+                            .count();
+                        run.coefficients[normalized].affine(chunk.block)
+                    }),
+                });
+            }
+        }
+    }
+
+    unsafe fn run_group(
+        &self,
+        run: &ConvRun,
+        scratch: &mut Scratch,
+        group: &Group,
+        brick: usize,
+        first: [usize; 2],
+        rows: [usize; 2],
+    ) {
+        let tiles = if group.wide { &self.wide } else { &self.narrow };
+        let output_voxels = self.output.iter().product::<usize>();
+        let mut running = Running::EMPTY;
+        let mut weights_before = group.weights;
+        for (number, segment) in self.segments.iter().enumerate() {
+            let channels = &self.chunk_channels[segment.clone()];
+            for row in 0..rows[0] * rows[1] {
+                let (plane, line) = (row / rows[1], row % rows[1]);
+                let in_brick = (plane * self.step[0] * self.brick[1] + line * self.step[1])
+                    * self.brick[2]
+                    * BLOCK;
+                let in_block = ((first[0] + plane) * self.output[1] + first[1] + line)
+                    * self.output[2]
+                    * BLOCK;
+                let in_tensor = group.first_block * output_voxels * BLOCK + in_block;
+                for &(x, _, kernel) in &tiles.tiles {
+                    let place = in_tensor + x * BLOCK;
+                    // SAFETY: every pointer stays in its buffer: brick and sums were sized for
+                    // this layout, output and main are tensors of the output's shape, and tasks
+                    // write to rows and channels of their own.
+                    unsafe {
+                        let arena = run.arena.get();
+                        let epilogue = match self.conv.epilogue {
+                            Epilogue::Plain => TileEpilogue::Store,
+                            Epilogue::Statistics(_) => TileEpilogue::Statistics(&raw mut running),
+                            Epilogue::AddNormalized { main, normalization } => {
+                                let coefficients = &run.coefficients[run.coefficients.len() - 1];
+                                let affine = coefficients.affine(group.first_block);
+                                TileEpilogue::AddNormalized {
+                                    main: arena.add(run.offsets[main.0] + place),
+                                    mean: affine.mean,
+                                    scale: affine.scale,
+                                    shift: affine.shift,
+                                    slope: normalization.slope,
+                                }
+                            }
+                        };
+                        kernel(&Tile {
+                            brick: scratch.brick.pointer().add(
+                                segment.start * self.chunk_stride()
+                                    + in_brick
+                                    + x * self.step[2] * BLOCK,
+                            ),
+                            chunk_stride: self.chunk_stride(),
+                            chunk_channels: channels.as_ptr(),
+                            chunks: channels.len(),
+                            taps: self.taps.as_ptr(),
+                            tap_count: self.taps.len(),
+                            weights: run.weights.packed.pointer().add(weights_before),
+                            bias: run.weights.bias.pointer().add(group.first_block * BLOCK),
+                            sums: scratch.sums.shared().get().add(if self.segments.len() > 1 {
+                                (row * self.output[2] + x) * tiles.width
+                            } else {
+                                0
+                            }),
+                            first: number == 0,
+                            last: number + 1 == self.segments.len(),
+                            output: arena.add(run.offsets[self.conv.output.0] + place),
+                            block_stride: output_voxels * BLOCK,
+                            epilogue,
+                        });
+                    }
+                }
+            }
+            weights_before += channels.iter().sum::<usize>() * self.taps.len() * tiles.width;
+        }
+        if matches!(self.conv.epilogue, Epilogue::Statistics(_)) {
+            let at = brick * self.padded_channels() + group.first_block * BLOCK;
+            for channel in 0..tiles.width {
+                // SAFETY: there is an entry for each brick and channel; this task alone writes it.
+                unsafe {
+                    *run.partials.get().add(at + channel) = Partial {
+                        count: running.count,
+                        mean: running.mean[channel],
+                        deviations: running.deviations[channel],
+                    };
+                }
+            }
+        }
+    }
+
+    /// Merges what the tasks left, brick by brick, into one entry for each channel.
+    pub(super) fn merge_partials(&self, partials: &[Partial], statistics: &mut [Partial]) {
+        let channels = self.padded_channels();
+        for (channel, merged) in statistics.iter_mut().enumerate().take(channels) {
+            *merged = partials[..self.partials()]
+                .iter()
+                .skip(channel)
+                .step_by(channels)
+                .fold(Partial::default(), |sum, &partial| sum.merge(partial));
+        }
+    }
+}
+
+impl RowTiles {
+    /// Cuts `voxels` into tiles of nearly the same size.
+    fn new(kernels: &TileKernels, voxels: usize, stride: usize) -> Self {
+        debug_assert!(kernels.width <= WIDTH);
+        let count = voxels.div_ceil(kernels.most_voxels());
+        let tiles = (0..count)
+            .map(|tile| {
+                let (start, end) = (tile * voxels / count, (tile + 1) * voxels / count);
+                (start, end - start, kernels.of(end - start, stride))
+            })
+            .collect();
+        Self { width: kernels.width, tiles }
+    }
+}
+
+impl Scratch {
+    /// Memory for any of several convolutions, given the most of [`ConvLayout::scratch_values`].
+    pub(super) fn new(values: [usize; 2]) -> Result<Self> {
+        let name = "scratch memory of a thread";
+        Ok(Self { brick: Buffer::zeroed(name, values[0])?, sums: Buffer::zeroed(name, values[1])? })
+    }
+}
+
+/// `0..length` in pieces of `piece`.
+fn ranges(length: usize, piece: usize) -> Vec<Range<usize>> {
+    (0..length).step_by(piece).map(|start| start..length.min(start + piece)).collect()
+}
+
+/// Planes and rows of a brick: of those that fit the memory and leave enough bricks to share,
+/// the one that reads the least input per output.
+fn brick_output(
+    chunks: usize,
+    output: [usize; 3],
+    extent: impl Fn(usize, usize) -> usize,
+) -> [usize; 2] {
+    let row_bytes = chunks * extent(2, output[2]) * BLOCK * 4;
+    let wanted = TASKS.min(output[0] * output[1]) / 2;
+    let mut best = ([1, 1], f64::INFINITY);
+    for planes in 1..=output[0] {
+        for rows in 1..=output[1] {
+            let read = extent(0, planes) * extent(1, rows);
+            let bricks = output[0].div_ceil(planes) * output[1].div_ceil(rows);
+            if read * row_bytes > BRICK_BYTES || bricks < wanted {
+                break;
+            }
+            let cost = (read * bricks) as f64;
+            if cost < best.1 {
+                best = ([planes, rows], cost);
+            }
+        }
+    }
+    best.0
+}

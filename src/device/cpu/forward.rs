@@ -1,0 +1,287 @@
+//! A network made ready to run: weights in the kernels' order, the arena, memory of each thread.
+
+use std::sync::Arc;
+
+use super::conv::{ConvLayout, ConvRun, ConvWeights, Scratch};
+use super::head::Head;
+use super::kernels::Kernels;
+use super::memory::{BLOCK, Buffer, Shared};
+use super::norm::Coefficients;
+use super::rows::JoinRow;
+use super::statistics::Partial;
+use crate::base::error::filled;
+use crate::base::{Pool, Result};
+use crate::net::{Conv, Epilogue, Join, Network, Normalization, Op, ParameterId, Plan, Weights};
+
+enum Layer {
+    Conv {
+        layout: Box<ConvLayout>,
+        /// One for each fold.
+        weights: Vec<ConvWeights>,
+        /// Of the sources that are normalised, then of the epilogue.
+        coefficients: Vec<Coefficients>,
+    },
+    Join {
+        join: Join,
+        coefficients: [Coefficients; 1],
+    },
+}
+
+/// A loaded network.
+pub(super) struct Forward {
+    plan: Arc<Plan>,
+    layers: Vec<Layer>,
+    /// The normalisations' parameters, `[fold][parameter]`; empty for all other parameters.
+    vectors: Vec<Vec<Vec<f32>>>,
+    arena: Buffer,
+    scratch: Vec<Scratch>,
+    partials: Vec<Partial>,
+    /// `[statistics][channel]`
+    statistics: Vec<Vec<Partial>>,
+    pub(super) head: Head,
+}
+
+/// Normalisations a convolution applies, in the order of its coefficients.
+fn normalizations(conv: &Conv) -> impl Iterator<Item = (usize, Normalization)> {
+    let sources = conv.sources.iter().filter_map(|s| Some((s.tensor.0, s.normalization?)));
+    let epilogue = match conv.epilogue {
+        Epilogue::AddNormalized { main, normalization } => Some((main.0, normalization)),
+        _ => None,
+    };
+    sources.chain(epilogue)
+}
+
+fn padded(network: &Network, tensor: usize) -> usize {
+    network.tensors[tensor].channels.next_multiple_of(BLOCK)
+}
+
+/// Bytes that a loaded network occupies, without loading it.
+pub(super) fn bytes(plan: &Plan, folds: usize, kernels: &Kernels, threads: usize) -> u64 {
+    let network = &plan.network;
+    let layouts: Vec<ConvLayout> = convs(network, kernels).collect();
+    let most = most_scratch(&layouts);
+    let weights: usize = layouts.iter().map(ConvLayout::weight_values).sum();
+    let partials = layouts.iter().map(ConvLayout::partials).max().unwrap_or(0);
+    let coefficients: usize = network
+        .ops
+        .iter()
+        .map(|op| match op {
+            Op::Conv(conv) => normalizations(conv)
+                .map(|(tensor, _)| Coefficients::bytes(padded(network, tensor)))
+                .sum(),
+            Op::Join(join) => Coefficients::bytes(padded(network, join.main.0)),
+        })
+        .sum();
+    let statistics: usize = network
+        .ops
+        .iter()
+        .filter_map(|op| match op {
+            Op::Conv(conv) => matches!(conv.epilogue, Epilogue::Statistics(_))
+                .then(|| padded(network, conv.output.0)),
+            Op::Join(_) => None,
+        })
+        .sum();
+    let vectors: usize = network
+        .parameters
+        .iter()
+        .filter(|parameter| parameter.shape.len() == 1)
+        .map(|parameter| parameter.shape[0])
+        .sum();
+    let values = plan.arena as u64
+        + folds as u64 * (weights + vectors) as u64
+        + threads as u64 * (most[0] + most[1]) as u64;
+    4 * values
+        + coefficients as u64
+        + ((partials + statistics) * size_of::<Partial>()) as u64
+        + Head::bytes(network, folds)
+}
+
+fn convs<'a>(
+    network: &'a Network,
+    kernels: &'a Kernels,
+) -> impl Iterator<Item = ConvLayout> + use<'a> {
+    network.ops.iter().filter_map(|op| match op {
+        Op::Conv(conv) => Some(ConvLayout::new(network, conv, kernels)),
+        Op::Join(_) => None,
+    })
+}
+
+fn most_scratch<'a>(layouts: impl IntoIterator<Item = &'a ConvLayout>) -> [usize; 2] {
+    layouts.into_iter().fold([0, 0], |most, layout| {
+        let values = layout.scratch_values();
+        [most[0].max(values[0]), most[1].max(values[1])]
+    })
+}
+
+impl Forward {
+    pub(super) fn load(
+        plan: Arc<Plan>,
+        weights: &dyn Weights,
+        kernels: &Kernels,
+        threads: usize,
+    ) -> Result<Self> {
+        let network = &plan.network;
+        let folds = weights.folds();
+        let mut vectors = vec![vec![Vec::new(); network.parameters.len()]; folds];
+        let mut keep = |normalization: Normalization| -> Result<()> {
+            for (fold, vectors) in vectors.iter_mut().enumerate() {
+                for id in [normalization.scale, normalization.shift] {
+                    vectors[id.0] = weights.parameter(fold, id)?.into_owned();
+                }
+            }
+            Ok(())
+        };
+        let mut layers = Vec::new();
+        for op in &network.ops {
+            layers.push(match op {
+                Op::Conv(conv) => {
+                    let layout = Box::new(ConvLayout::new(network, conv, kernels));
+                    let mut coefficients = Vec::new();
+                    for (tensor, normalization) in normalizations(conv) {
+                        keep(normalization)?;
+                        coefficients.push(Coefficients::new(padded(network, tensor))?);
+                    }
+                    let pack = |fold| {
+                        let bias = conv.bias.map(|id| weights.parameter(fold, id)).transpose()?;
+                        layout.pack(&weights.parameter(fold, conv.weight)?, bias.as_deref())
+                    };
+                    let weights = (0..folds).map(pack).collect::<Result<_>>()?;
+                    Layer::Conv { layout, weights, coefficients }
+                }
+                Op::Join(join) => {
+                    keep(join.normalization)?;
+                    let coefficients = [Coefficients::new(padded(network, join.main.0))?];
+                    Layer::Join { join: join.clone(), coefficients }
+                }
+            });
+        }
+        let layouts = || {
+            layers.iter().filter_map(|layer| match layer {
+                Layer::Conv { layout, .. } => Some(&**layout),
+                Layer::Join { .. } => None,
+            })
+        };
+        let most = most_scratch(layouts());
+        let scratch = (0..threads).map(|_| Scratch::new(most)).collect::<Result<_>>()?;
+        let partials = layouts().map(ConvLayout::partials).max().unwrap_or(0);
+        let partials = filled("statistics", partials, Partial::default())?;
+        let mut statistics = vec![Vec::new(); network.statistics];
+        for op in &network.ops {
+            if let Op::Conv(Conv { epilogue: Epilogue::Statistics(id), output, .. }) = op {
+                statistics[id.0] = vec![Partial::default(); padded(network, output.0)];
+            }
+        }
+        let head = Head::load(network, weights)?;
+        let arena = Buffer::zeroed("arena of activations", plan.arena)?;
+        Ok(Self { plan, layers, vectors, arena, scratch, partials, statistics, head })
+    }
+
+    /// Voxels of the patch along each axis.
+    pub(super) fn patch(&self) -> [usize; 3] {
+        self.plan.network.tensors[self.plan.network.input.0].shape
+    }
+
+    /// The patch the network reads, `[channels][s0][s1][s2]`.
+    pub(super) fn input_mut(&mut self) -> &mut [f32] {
+        let input = self.plan.network.input.0;
+        let tensor = &self.plan.network.tensors[input];
+        let length = tensor.channels * tensor.shape.iter().product::<usize>();
+        let offset = self.plan.offsets[input];
+        &mut self.arena.values_mut()[offset..offset + length]
+    }
+
+    /// The features below the head, `[ceil(channels / 16)][s0][s1][s2][16]`.
+    pub(super) fn output(&self) -> &[f32] {
+        let output = self.plan.network.output.0;
+        let voxels = self.plan.network.tensors[output].shape.iter().product::<usize>();
+        let offset = self.plan.offsets[output];
+        &self.arena.values()[offset..offset + padded(&self.plan.network, output) * voxels]
+    }
+
+    #[cfg(test)]
+    pub(super) fn arena_values(&self) -> &[f32] {
+        self.arena.values()
+    }
+
+    /// Runs the network of one fold.
+    pub(super) fn run(&mut self, fold: usize, kernels: &Kernels, pool: &Pool) {
+        let Self { plan, layers, vectors, arena, scratch, partials, statistics, .. } = self;
+        let network = &plan.network;
+        let arena = arena.shared();
+        let scratch = Shared(scratch.as_mut_ptr());
+        let vector = |id: ParameterId| vectors[fold][id.0].as_slice();
+        let update = |coefficients: &mut Coefficients,
+                      normalization: Normalization,
+                      statistics: &[Vec<Partial>]| {
+            coefficients.update(
+                &statistics[normalization.statistics.0],
+                vector(normalization.scale),
+                vector(normalization.shift),
+                normalization.epsilon,
+                normalization.slope,
+            );
+        };
+        for layer in layers {
+            match layer {
+                Layer::Conv { layout, weights, coefficients } => {
+                    for (coefficients, (_, normalization)) in
+                        coefficients.iter_mut().zip(normalizations(&layout.conv))
+                    {
+                        update(coefficients, normalization, statistics);
+                    }
+                    let run = ConvRun {
+                        network,
+                        kernels,
+                        arena,
+                        offsets: &plan.offsets,
+                        weights: &weights[fold],
+                        coefficients,
+                        partials: Shared(partials.as_mut_ptr()),
+                    };
+                    pool.run(layout.tasks(), &|task, worker| {
+                        // SAFETY: the kernels are the processor's own; the plan placed the
+                        // tensors so that the output overlaps no source; each worker has its
+                        // scratch memory, and the pool hands out each task once.
+                        unsafe {
+                            layout.run_task(&run, &mut *scratch.get().add(worker), task);
+                        }
+                    });
+                    if let Epilogue::Statistics(id) = layout.conv.epilogue {
+                        layout.merge_partials(partials, &mut statistics[id.0]);
+                    }
+                }
+                Layer::Join { join, coefficients: [coefficients] } => {
+                    update(coefficients, join.normalization, statistics);
+                    run_join(join, coefficients, plan, kernels, arena, pool);
+                }
+            }
+        }
+    }
+}
+
+fn run_join(
+    join: &Join,
+    coefficients: &Coefficients,
+    plan: &Plan,
+    kernels: &Kernels,
+    arena: Shared<f32>,
+    pool: &Pool,
+) {
+    let tensor = &plan.network.tensors[join.main.0];
+    let plane = tensor.shape[1] * tensor.shape[2];
+    let planes = tensor.channels.div_ceil(BLOCK) * tensor.shape[0];
+    pool.run(planes, &|task, _| {
+        let place = task * plane * BLOCK;
+        // SAFETY: the three tensors have one shape; tasks touch planes of their own, and the
+        // output is `main` itself or overlaps neither source.
+        unsafe {
+            (kernels.join_row)(&JoinRow {
+                main: arena.get().add(plan.offsets[join.main.0] + place),
+                shortcut: arena.get().add(plan.offsets[join.shortcut.0] + place),
+                output: arena.get().add(plan.offsets[join.output.0] + place),
+                voxels: plane,
+                affine: coefficients.affine(task / tensor.shape[0]),
+            });
+        }
+    });
+}

@@ -1,0 +1,58 @@
+//! The last layer's weights: from features to class scores.
+
+use super::memory::{BLOCK, Buffer};
+use crate::base::Result;
+use crate::net::{Network, Weights};
+
+/// The heads of all folds.
+pub(super) struct Head {
+    pub(super) classes: usize,
+    /// Classes, rounded up to whole blocks.
+    pub(super) padded_classes: usize,
+    /// Features of one fold, rounded up to whole blocks.
+    pub(super) features: usize,
+    pub(super) folds: usize,
+    /// `[fold][feature][padded classes]`
+    pub(super) weights: Buffer,
+    /// `[fold][padded classes]`; minus infinity where there is no class.
+    pub(super) bias: Buffer,
+    /// The folds' mean of `bias`.
+    pub(super) mean_bias: Buffer,
+}
+
+impl Head {
+    pub(super) fn bytes(network: &Network, folds: usize) -> u64 {
+        let features = network.tensors[network.output.0].channels.next_multiple_of(BLOCK);
+        let classes = network.classes.next_multiple_of(BLOCK);
+        4 * (folds * classes * (features + 1) + classes) as u64
+    }
+
+    pub(super) fn load(network: &Network, source: &dyn Weights) -> Result<Self> {
+        let channels = network.tensors[network.output.0].channels;
+        let features = channels.next_multiple_of(BLOCK);
+        let classes = network.classes;
+        let padded_classes = classes.next_multiple_of(BLOCK);
+        let folds = source.folds();
+        let mut weights = Buffer::zeroed("head", folds * features * padded_classes)?;
+        let mut bias = Buffer::zeroed("head", folds * padded_classes)?;
+        let mut mean_bias = Buffer::zeroed("head", padded_classes)?;
+        for fold in 0..folds {
+            let weight = source.parameter(fold, network.head.weight)?;
+            let packed = &mut weights.values_mut()[fold * features * padded_classes..];
+            for (class, row) in weight.chunks_exact(channels).enumerate() {
+                for (feature, &value) in row.iter().enumerate() {
+                    packed[feature * padded_classes + class] = value;
+                }
+            }
+            let packed = &mut bias.values_mut()[fold * padded_classes..][..padded_classes];
+            packed[classes..].fill(f32::NEG_INFINITY);
+            if let Some(id) = network.head.bias {
+                packed[..classes].copy_from_slice(&source.parameter(fold, id)?);
+            }
+            for (mean, &bias) in mean_bias.values_mut().iter_mut().zip(&*packed) {
+                *mean += bias / folds as f32;
+            }
+        }
+        Ok(Self { classes, padded_classes, features, folds, weights, bias, mean_bias })
+    }
+}

@@ -1,0 +1,160 @@
+//! Which compiled kernel serves which shape, for each instruction set. The one table of tile
+//! shapes.
+
+use super::conv_tile::{self, Tile};
+use super::memory::BLOCK;
+use super::rows::{self, GatherRow, JoinRow};
+use super::scores::{self, ArgmaxRow, BlendRow, ScoreRow};
+#[cfg(target_arch = "aarch64")]
+use super::simd::Neon;
+#[cfg(target_arch = "x86_64")]
+use super::simd::{Avx2, Avx512};
+use super::simd::{Instructions, Portable};
+
+/// Computes a tile of a convolution.
+pub(super) type TileKernel = unsafe fn(&Tile);
+
+/// Tile kernels for one number of output channels.
+#[derive(Clone, Copy)]
+pub(super) struct TileKernels {
+    /// Output channels of a tile: 16 or 32.
+    pub(super) width: usize,
+    /// `[stride - 1][voxels - 1]`
+    kernels: [&'static [TileKernel]; 2],
+}
+
+impl TileKernels {
+    /// The most voxels a tile can have.
+    pub(super) fn most_voxels(&self) -> usize {
+        self.kernels[0].len()
+    }
+
+    /// The kernel for `voxels` voxels of a row whose inputs are `stride` voxels apart.
+    pub(super) fn of(&self, voxels: usize, stride: usize) -> TileKernel {
+        self.kernels[stride - 1][voxels - 1]
+    }
+}
+
+/// The kernels of one instruction set.
+pub(super) struct Kernels {
+    /// For the last 16 output channels of an odd number of blocks.
+    pub(super) narrow: TileKernels,
+    /// For all others.
+    pub(super) wide: TileKernels,
+    pub(super) gather_row: unsafe fn(&GatherRow),
+    pub(super) join_row: unsafe fn(&JoinRow),
+    pub(super) blend_row: unsafe fn(&BlendRow),
+    pub(super) score_row: unsafe fn(&ScoreRow),
+    pub(super) argmax_row: unsafe fn(&ArgmaxRow) -> bool,
+    pub(super) softmax_row: unsafe fn(*mut f32, usize, usize),
+}
+
+/// Compiles every kernel for one instruction set: `narrow` and `wide` are the vectors of a
+/// tile's output channels and the numbers of voxels it can have.
+macro_rules! kernels {
+    (
+        $name:ident, $set:ident, [$(#[$feature:meta])*],
+        narrow $narrow:literal: [$($few:literal)*], wide $wide:literal: [$($many:literal)*]
+    ) => {
+        mod $name {
+            use super::*;
+
+            $(#[$feature])*
+            unsafe fn tile<const M: usize, const V: usize, const STEP: usize>(tile: &Tile) {
+                // SAFETY: as the caller promises.
+                unsafe { conv_tile::compute::<$set, M, V, STEP>(tile) }
+            }
+            $(#[$feature])*
+            unsafe fn gather_row(row: &GatherRow) {
+                // SAFETY: as the caller promises.
+                unsafe { rows::gather_row::<$set>(row) }
+            }
+            $(#[$feature])*
+            unsafe fn join_row(row: &JoinRow) {
+                // SAFETY: as the caller promises.
+                unsafe { rows::join_row::<$set>(row) }
+            }
+            $(#[$feature])*
+            unsafe fn blend_row(row: &BlendRow) {
+                // SAFETY: as the caller promises.
+                unsafe { scores::blend_row::<$set>(row) }
+            }
+            $(#[$feature])*
+            unsafe fn score_row(row: &ScoreRow) {
+                // SAFETY: as the caller promises.
+                unsafe { scores::score_row::<$set>(row) }
+            }
+            $(#[$feature])*
+            unsafe fn argmax_row(row: &ArgmaxRow) -> bool {
+                // SAFETY: as the caller promises.
+                unsafe { scores::argmax_row::<$set>(row) }
+            }
+            $(#[$feature])*
+            unsafe fn softmax_row(scores: *mut f32, voxels: usize, classes: usize) {
+                // SAFETY: as the caller promises.
+                unsafe { scores::softmax_row::<$set>(scores, voxels, classes) }
+            }
+
+            const ONE: usize = BLOCK;
+            const TWO: usize = 2 * BLOCK;
+
+            pub(super) static KERNELS: Kernels = Kernels {
+                narrow: TileKernels {
+                    width: BLOCK,
+                    kernels: [
+                        &[$(tile::<$few, $narrow, ONE>),*],
+                        &[$(tile::<$few, $narrow, TWO>),*],
+                    ],
+                },
+                wide: TileKernels {
+                    width: $wide / $narrow * BLOCK,
+                    kernels: [
+                        &[$(tile::<$many, $wide, ONE>),*],
+                        &[$(tile::<$many, $wide, TWO>),*],
+                    ],
+                },
+                gather_row,
+                join_row,
+                blend_row,
+                score_row,
+                argmax_row,
+                softmax_row,
+            };
+        }
+    };
+}
+
+// 32 registers of 16 values: 12 voxels x 2 vectors leave room for weights and the broadcast.
+#[cfg(target_arch = "x86_64")]
+kernels!(avx512, Avx512, [#[target_feature(enable = "avx512f")]],
+    narrow 1: [1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16],
+    wide 2: [1 2 3 4 5 6 7 8 9 10 11 12]);
+
+// 16 registers of 8 values: 6 voxels x 2 vectors.
+#[cfg(target_arch = "x86_64")]
+kernels!(avx2, Avx2, [#[target_feature(enable = "avx2,fma")]],
+    narrow 2: [1 2 3 4 5 6], wide 2: [1 2 3 4 5 6]);
+
+// 32 registers of 4 values: 6 voxels x 4 vectors.
+#[cfg(target_arch = "aarch64")]
+kernels!(neon, Neon, [#[target_feature(enable = "neon")]],
+    narrow 4: [1 2 3 4 5 6], wide 4: [1 2 3 4 5 6]);
+
+kernels!(portable, Portable, [],
+    narrow 2: [1 2], wide 2: [1 2]);
+
+impl Kernels {
+    /// The kernels of `instructions`, which the caller has found among
+    /// [`Instructions::available`].
+    pub(super) fn of(instructions: Instructions) -> &'static Self {
+        match instructions {
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx512 => &avx512::KERNELS,
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx2 => &avx2::KERNELS,
+            #[cfg(target_arch = "aarch64")]
+            Instructions::Neon => &neon::KERNELS,
+            _ => &portable::KERNELS,
+        }
+    }
+}

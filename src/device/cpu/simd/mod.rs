@@ -1,0 +1,94 @@
+//! The few vector operations the kernels are written in, and the instruction sets that have them.
+//!
+//! Every kernel is written once, generic over [`Simd`], and compiled once for each set inside a
+//! function that enables its instructions. The order of the arithmetic of one output value does
+//! not depend on the set; sets with fused multiply-add round once where the portable one rounds
+//! twice.
+
+#[cfg(target_arch = "aarch64")]
+mod neon;
+mod portable;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+#[cfg(target_arch = "aarch64")]
+pub(super) use neon::Neon;
+pub(super) use portable::Portable;
+#[cfg(target_arch = "x86_64")]
+pub(super) use x86::{Avx2, Avx512};
+
+/// A vector of `f32` and what can be done with it.
+///
+/// # Safety
+/// Callers of every method must run on a processor that has the instruction set; `load` and
+/// `store` need `LANES` valid values behind the pointer, of any alignment.
+pub(super) unsafe trait Simd: Copy {
+    /// The vector.
+    type Vector: Copy;
+    /// Values in it: a divisor of 16.
+    const LANES: usize;
+
+    unsafe fn splat(value: f32) -> Self::Vector;
+    unsafe fn load(from: *const f32) -> Self::Vector;
+    unsafe fn store(to: *mut f32, vector: Self::Vector);
+    unsafe fn add(a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    unsafe fn sub(a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    unsafe fn mul(a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// `a * b + c`
+    unsafe fn multiply_add(a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
+    unsafe fn max(a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// In each lane `x` where `a > b`, else `y`.
+    unsafe fn where_greater(
+        a: Self::Vector,
+        b: Self::Vector,
+        x: Self::Vector,
+        y: Self::Vector,
+    ) -> Self::Vector;
+}
+
+/// The instruction sets voxtile has kernels for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Instructions {
+    /// x86-64 with AVX-512F.
+    Avx512,
+    /// x86-64 with AVX2 and FMA.
+    Avx2,
+    /// AArch64.
+    Neon,
+    /// Any processor.
+    Portable,
+}
+
+impl Instructions {
+    /// The sets this processor has, the fastest first; never empty.
+    pub fn available() -> Vec<Self> {
+        let mut sets = Vec::new();
+        #[cfg(target_arch = "x86_64")]
+        {
+            if std::arch::is_x86_feature_detected!("avx512f") {
+                sets.push(Self::Avx512);
+            }
+            if std::arch::is_x86_feature_detected!("avx2")
+                && std::arch::is_x86_feature_detected!("fma")
+            {
+                sets.push(Self::Avx2);
+            }
+        }
+        #[cfg(target_arch = "aarch64")]
+        if std::arch::is_aarch64_feature_detected!("neon") {
+            sets.push(Self::Neon);
+        }
+        sets.push(Self::Portable);
+        sets
+    }
+
+    /// The set's name, for people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Avx512 => "AVX-512",
+            Self::Avx2 => "AVX2",
+            Self::Neon => "NEON",
+            Self::Portable => "portable",
+        }
+    }
+}

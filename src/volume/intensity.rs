@@ -1,0 +1,120 @@
+//! nnU-Net's normalisation schemes.
+
+use crate::base::Result;
+use crate::base::error::{filled, reserved};
+
+/// How a channel's values become numbers of order one.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Intensity {
+    /// Clip to [lower, upper], subtract mean, divide by deviation (at least 1e-8).
+    Ct {
+        /// 0.5th percentile of the training set's foreground.
+        lower: f64,
+        /// 99.5th percentile.
+        upper: f64,
+        /// Mean of the training set's foreground.
+        mean: f64,
+        /// Standard deviation of the training set's foreground.
+        deviation: f64,
+    },
+    /// Subtract the volume's mean, divide by its standard deviation (at least 1e-8).
+    ZScore {
+        /// Statistics and transform only inside the hole-filled non-zero mask.
+        masked: bool,
+    },
+    /// Values as they are.
+    None,
+    /// To [0, 1] by the volume's minimum and maximum.
+    RescaleTo01,
+}
+
+/// Keeps divisors away from zero, as nnU-Net does.
+const SMALLEST: f64 = 1e-8;
+
+impl Intensity {
+    /// Normalises one channel; `mask` is needed by a masked scheme only.
+    pub(super) fn apply(&self, values: &mut [f32], mask: Option<&[bool]>) {
+        match *self {
+            Self::None => {}
+            Self::Ct { lower, upper, mean, deviation } => {
+                let (lower, upper, mean) = (lower as f32, upper as f32, mean as f32);
+                let deviation = deviation.max(SMALLEST) as f32;
+                for value in values {
+                    *value = (value.clamp(lower, upper) - mean) / deviation;
+                }
+            }
+            Self::RescaleTo01 => {
+                let (low, high) = values
+                    .iter()
+                    .fold((f32::INFINITY, f32::NEG_INFINITY), |(l, h), &v| (l.min(v), h.max(v)));
+                let range = (high - low).max(SMALLEST as f32);
+                values.iter_mut().for_each(|value| *value = (*value - low) / range);
+            }
+            Self::ZScore { masked } => {
+                let mask = mask.filter(|_| masked);
+                let inside = |index: usize| mask.is_none_or(|mask| mask[index]);
+                let (mut count, mut sum) = (0usize, 0.0);
+                for (index, &value) in values.iter().enumerate() {
+                    if inside(index) {
+                        count += 1;
+                        sum += f64::from(value);
+                    }
+                }
+                let mean = sum / count.max(1) as f64;
+                let squares: f64 = values
+                    .iter()
+                    .enumerate()
+                    .filter(|&(index, _)| inside(index))
+                    .map(|(_, &value)| (f64::from(value) - mean).powi(2))
+                    .sum();
+                let deviation = (squares / count.max(1) as f64).sqrt().max(SMALLEST) as f32;
+                let mean = mean as f32;
+                for (index, value) in values.iter_mut().enumerate() {
+                    if inside(index) {
+                        *value = (*value - mean) / deviation;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Where any channel is not zero, holes filled: zeros that no path of face neighbours connects
+/// to the box's surface. `data` is `[channels][shape0][shape1][shape2]`.
+pub(super) fn filled_mask(data: &[f32], shape: [usize; 3]) -> Result<Vec<bool>> {
+    let voxels: usize = shape.iter().product();
+    let mut zero = filled("non-zero mask", voxels, true)?;
+    for channel in data.chunks_exact(voxels) {
+        for (zero, &value) in zero.iter_mut().zip(channel) {
+            *zero &= value == 0.0;
+        }
+    }
+    // Everything is inside until the flood from the surface reaches it.
+    let mut inside = filled("non-zero mask", voxels, true)?;
+    let mut front: Vec<usize> = reserved("non-zero mask", voxels)?;
+    let place =
+        |voxel: usize| [voxel / shape[2] / shape[1], voxel / shape[2] % shape[1], voxel % shape[2]];
+    let steps = [shape[1] * shape[2], shape[2], 1];
+    for voxel in 0..voxels {
+        let on_surface =
+            place(voxel).iter().zip(shape).any(|(&at, extent)| at == 0 || at + 1 == extent);
+        if on_surface && zero[voxel] {
+            inside[voxel] = false;
+            front.push(voxel);
+        }
+    }
+    while let Some(voxel) = front.pop() {
+        let at = place(voxel);
+        for axis in 0..3 {
+            let lower = (at[axis] > 0).then(|| voxel - steps[axis]);
+            let upper = (at[axis] + 1 < shape[axis]).then(|| voxel + steps[axis]);
+            for next in lower.into_iter().chain(upper) {
+                if zero[next] && inside[next] {
+                    inside[next] = false;
+                    front.push(next);
+                }
+            }
+        }
+    }
+    Ok(inside)
+}
