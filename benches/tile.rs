@@ -3,6 +3,8 @@
 
 #[path = "../tests/common/mod.rs"]
 mod common;
+#[path = "../tests/common/job.rs"]
+mod job;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,7 +30,7 @@ fn tiles(criterion: &mut Criterion) {
             let pool = Arc::new(Pool::new(threads).unwrap());
             let mut device = Cpu::new(pool);
             device.load(Arc::clone(&plan), &model).unwrap();
-            device.begin(common::job(volume.clone(), patch)).unwrap();
+            device.begin(job::job(volume.clone(), patch)).unwrap();
             let tile = Tile { start: [0; 3] };
             group.bench_function(format!("{size}/{threads} threads"), |bencher| {
                 bencher.iter(|| {

@@ -66,6 +66,15 @@ pub struct Progress {
     pub seconds: f64,
 }
 
+/// How much a message matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    /// Worth knowing.
+    Info,
+    /// The user should be told.
+    Warning,
+}
+
 /// Who follows a run. Every method is called on the thread that called [`Session::run`].
 #[allow(unused_variables)]
 pub trait Observer {
@@ -75,7 +84,7 @@ pub trait Observer {
     }
 
     /// Something worth saying to the user, as one sentence.
-    fn message(&mut self, text: &str) {}
+    fn message(&mut self, level: Level, text: &str) {}
 
     /// The preprocessed volume, `[channels][shape0][shape1][shape2]`.
     ///

@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::labels::Restored;
 use super::size::{self, Sizes};
 use super::{
-    Estimate, Observer, Phase, Progress, Report, RunOptions, Segmentation, SessionOptions,
+    Estimate, Level, Observer, Phase, Progress, Report, RunOptions, Segmentation, SessionOptions,
 };
 use crate::base::{Error, Pool, Result};
 use crate::device::{self, Device, DeviceInfo, Job, SlabOutput};
@@ -182,6 +182,13 @@ impl Run<'_> {
         self.report.tiles = schedule.tiles.len();
         self.report.passes = self.total;
         self.report.network_shape = prepared.shape;
+        let [a, b, c] = prepared.shape;
+        let text = format!("{a} x {b} x {c} voxels, {} tiles", schedule.tiles.len());
+        self.observer.message(Level::Info, &text);
+        if model.package().demo {
+            let text = format!("demonstration model: {}", model.package().description);
+            self.observer.message(Level::Warning, &text);
+        }
 
         let shape = prepared.shape;
         let mut restored =

@@ -1,1 +1,12 @@
-//! The C ABI of voxtile.
+//! The C ABI of voxtile. `include/voxtile.h` is generated from here; the documentation of public
+//! items is written for readers of C.
+#![allow(non_camel_case_types)]
+
+mod guard;
+mod handles;
+mod run;
+mod types;
+
+pub use handles::*;
+pub use run::*;
+pub use types::*;

@@ -1,0 +1,291 @@
+//! Constants and structs of the ABI. Numbers are never reused; structs grow at the end only.
+
+use std::ffi::{c_char, c_void};
+
+/// Version of this header.
+pub const VOXTILE_VERSION_MAJOR: u32 = 0;
+/// See above.
+pub const VOXTILE_VERSION_MINOR: u32 = 1;
+/// See above.
+pub const VOXTILE_VERSION_PATCH: u32 = 0;
+
+/// What a call came to: VOXTILE_OK, VOXTILE_CANCELLED or a negative VOXTILE_E_...
+pub type voxtile_status = i32;
+
+/// Done.
+pub const VOXTILE_OK: i32 = 0;
+/// The caller asked to stop; outputs are untouched.
+pub const VOXTILE_CANCELLED: i32 = 1;
+/// A bad value or NULL from the caller.
+pub const VOXTILE_E_ARGUMENT: i32 = -1;
+/// A file could not be read.
+pub const VOXTILE_E_IO: i32 = -2;
+/// A file was read and is not a valid model.
+pub const VOXTILE_E_FORMAT: i32 = -3;
+/// Valid, but this build or device can't do it.
+pub const VOXTILE_E_UNSUPPORTED: i32 = -4;
+/// Memory, or the budget, ran out.
+pub const VOXTILE_E_MEMORY: i32 = -5;
+/// The device or its driver reported an error (see voxtile_error.native).
+pub const VOXTILE_E_DEVICE: i32 = -6;
+/// This session is running on another thread.
+pub const VOXTILE_E_BUSY: i32 = -7;
+/// A bug in voxtile; the session now only accepts release.
+pub const VOXTILE_E_INTERNAL: i32 = -8;
+/// The caller set a field this library does not know.
+pub const VOXTILE_E_NEWER: i32 = -9;
+
+/// Why a call failed. Frozen: this struct never grows.
+#[repr(C)]
+pub struct voxtile_error {
+    /// What the call returned.
+    pub status: voxtile_status,
+    /// errno of the system's call that failed, 0 if none.
+    pub native: i32,
+    /// One sentence: what, where, what was expected.
+    pub message: [c_char; 504],
+}
+
+/// voxtile_device.kind: the processor.
+pub const VOXTILE_CPU: u32 = 1;
+
+/// A device.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct voxtile_device {
+    /// sizeof(voxtile_device)
+    pub struct_size: u32,
+    /// 1 and up; stable within the process. 0 means "choose".
+    pub id: u32,
+    /// VOXTILE_CPU
+    pub kind: u32,
+    /// 0
+    pub reserved: u32,
+    /// Bytes; 0 if unknown.
+    pub memory_total: u64,
+    /// Bytes; 0 if unknown.
+    pub memory_free: u64,
+    /// "x86_64 AVX-512"
+    pub name: [c_char; 96],
+}
+
+/// What a model is. Axes are the network's, the slowest first.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct voxtile_model_info {
+    /// sizeof(voxtile_model_info)
+    pub struct_size: u32,
+    /// Input channels expected.
+    pub channels: u32,
+    /// Labels, background included.
+    pub labels: u32,
+    /// Networks that are averaged (cross-validation folds).
+    pub folds: u32,
+    /// Voxels of a tile.
+    pub patch: [i64; 3],
+    /// Grid the network was trained on, mm.
+    pub spacing: [f64; 3],
+    /// Weights of one fold.
+    pub parameters: u64,
+    /// 1 if the model is a demonstration that must not be used on patients.
+    pub demo: u32,
+    /// 0
+    pub reserved: u32,
+    /// Valid while the model lives.
+    pub name: *const c_char,
+    /// One sentence. Valid while the model lives.
+    pub description: *const c_char,
+    /// "stunet". Valid while the model lives.
+    pub family: *const c_char,
+}
+
+/// A label.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct voxtile_label {
+    /// sizeof(voxtile_label)
+    pub struct_size: u32,
+    /// The value written into label maps.
+    pub value: u32,
+    /// Red, green, blue; all 0 if the model names no colour.
+    pub rgb: [u8; 3],
+    /// 1 if the model names a colour.
+    pub has_rgb: u8,
+    /// 0
+    pub reserved: u32,
+    /// Valid while the model lives.
+    pub name: *const c_char,
+    /// "SCT:10200004" or NULL. Valid while the model lives.
+    pub code: *const c_char,
+}
+
+/// voxtile_log_fn level: something worth knowing.
+pub const VOXTILE_LOG_INFO: i32 = 1;
+/// voxtile_log_fn level: something the user should be told.
+pub const VOXTILE_LOG_WARNING: i32 = 2;
+
+/// Takes messages. Called on the thread that is inside a call of this library. `message` is valid
+/// for the call.
+pub type voxtile_log_fn =
+    Option<unsafe extern "C" fn(user: *mut c_void, level: i32, message: *const c_char)>;
+
+/// How a session is set up.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct voxtile_session_options {
+    /// sizeof(voxtile_session_options)
+    pub struct_size: u32,
+    /// voxtile_device.id, 0 = best available.
+    pub device: u32,
+    /// 0 = all processors this process may use. Results do not depend on it.
+    pub threads: u32,
+    /// 0
+    pub reserved: u32,
+    /// Bytes that session and runs may allocate beyond the caller's buffers and the model; 0 = no
+    /// limit.
+    pub host_budget: u64,
+    /// NULL = silent.
+    pub log: voxtile_log_fn,
+    /// Passed to `log`.
+    pub log_user: *mut c_void,
+}
+
+/// Element types.
+pub const VOXTILE_U8: u32 = 1;
+/// Element type.
+pub const VOXTILE_I8: u32 = 2;
+/// Element type.
+pub const VOXTILE_U16: u32 = 3;
+/// Element type.
+pub const VOXTILE_I16: u32 = 4;
+/// Element type.
+pub const VOXTILE_I32: u32 = 5;
+/// Element type: IEEE half precision.
+pub const VOXTILE_F16: u32 = 6;
+/// Element type.
+pub const VOXTILE_F32: u32 = 7;
+/// Element type.
+pub const VOXTILE_F64: u32 = 8;
+/// Element type.
+pub const VOXTILE_U32: u32 = 9;
+
+/// A volume. Borrowed for the call; never written. Voxel (i, j, k) lies at
+/// origin + direction * (spacing * (i, j, k)).
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct voxtile_volume {
+    /// sizeof(voxtile_volume)
+    pub struct_size: u32,
+    /// Element type: VOXTILE_U8 ...
+    pub dtype: u32,
+    /// 0 = 1
+    pub channels: u32,
+    /// 0
+    pub reserved: u32,
+    /// Voxel (0, 0, 0) of channel 0; no alignment needed.
+    pub data: *const c_void,
+    /// Voxels along i, j, k.
+    pub dims: [i64; 3],
+    /// Bytes to the next voxel along i, j, k; may be negative. All 0 = dense, i fastest.
+    pub strides: [i64; 3],
+    /// Bytes to the next channel; 0 = dense.
+    pub channel_stride: i64,
+    /// mm along i, j, k.
+    pub spacing: [f64; 3],
+    /// mm, LPS (as ITK and DICOM).
+    pub origin: [f64; 3],
+    /// Row-major; columns are the directions of i, j, k in LPS. All 0 = identity.
+    pub direction: [f64; 9],
+    /// Value = stored value * slope + intercept; slope 0 = 1.
+    pub slope: f64,
+    /// See `slope`.
+    pub intercept: f64,
+}
+
+/// voxtile_progress.phase: cropping, normalising, resampling.
+pub const VOXTILE_PHASE_PREPARE: u32 = 0;
+/// voxtile_progress.phase: running tiles.
+pub const VOXTILE_PHASE_TILES: u32 = 1;
+/// voxtile_progress.phase: handing over the result.
+pub const VOXTILE_PHASE_RESTORE: u32 = 2;
+
+/// How far a run is.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct voxtile_progress {
+    /// Size of this struct in the library.
+    pub struct_size: u32,
+    /// VOXTILE_PHASE_...
+    pub phase: u32,
+    /// Network passes done.
+    pub done: u64,
+    /// Network passes in all; 0 before it is known.
+    pub total: u64,
+    /// Since the run began.
+    pub seconds: f64,
+}
+
+/// Follows a run, on the thread that called voxtile_run. Return non-zero to cancel.
+pub type voxtile_progress_fn =
+    Option<unsafe extern "C" fn(user: *mut c_void, progress: *const voxtile_progress) -> i32>;
+
+/// What a run is asked to do.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct voxtile_run_options {
+    /// sizeof(voxtile_run_options)
+    pub struct_size: u32,
+    /// 0 = off; 1 = average over mirrored copies along the axes the model allows.
+    pub mirror: u32,
+    /// Distance of tiles as a fraction of the patch, in (0, 1]; 0 = 0.5.
+    pub tile_step: f32,
+    /// Number of `keep`; 0 = keep all labels.
+    pub keep_count: u32,
+    /// Label values to keep; others become 0 after the full argmax.
+    pub keep: *const u32,
+    /// May be NULL.
+    pub progress: voxtile_progress_fn,
+    /// Passed to `progress`.
+    pub progress_user: *mut c_void,
+}
+
+/// The caller's buffers, dense on the input's own grid, [k][j][i].
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct voxtile_output {
+    /// sizeof(voxtile_output)
+    pub struct_size: u32,
+    /// VOXTILE_U8 (if all label values fit) or VOXTILE_U16.
+    pub labels_dtype: u32,
+    /// NULL = not wanted.
+    pub labels: *mut c_void,
+    /// Bytes of `labels`: at least the product of dims times the element's size.
+    pub labels_size: usize,
+    /// VOXTILE_U8 (255 = certain), VOXTILE_F16 or VOXTILE_F32.
+    pub probability_dtype: u32,
+    /// Number of `probability_values`; 0 = none wanted.
+    pub probability_count: u32,
+    /// Label values whose probabilities are wanted.
+    pub probability_values: *const u32,
+    /// [count][k][j][i]
+    pub probabilities: *mut c_void,
+    /// Bytes of `probabilities`.
+    pub probabilities_size: usize,
+}
+
+/// What a run will need, at most.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct voxtile_estimate {
+    /// sizeof(voxtile_estimate)
+    pub struct_size: u32,
+    /// 0
+    pub reserved: u32,
+    /// Tiles of the volume.
+    pub tiles: u64,
+    /// Tiles, times mirrored copies, times folds.
+    pub passes: u64,
+    /// Bytes that session and run hold together at the peak, beyond the caller's buffers and the
+    /// model; a run never exceeds them.
+    pub host_bytes: u64,
+}

@@ -1,0 +1,440 @@
+/*
+ * voxtile.h - segment a 3D medical volume with an nnU-Net-family network.
+ *
+ *   model    weights and labels. Immutable, reference counted. Share it between threads freely.
+ *   session  a model made ready on one device: a plan, an arena, worker threads.
+ *            One run at a time; a second concurrent call gets VOXTILE_E_BUSY.
+ *
+ * Rules that hold for every function
+ *   - Returns VOXTILE_OK or a status. Outputs are written only on VOXTILE_OK.
+ *   - `error` may be NULL. The caller owns it; nothing in it needs freeing.
+ *   - NULL where a pointer is required gives VOXTILE_E_ARGUMENT, never a crash.
+ *   - All functions may be called from any thread. Releasing a handle for the last time must not
+ *     overlap with another call that uses the handle.
+ *   - No exception, panic, abort, exit, signal handler or print leaves the library. Callbacks
+ *     must not throw, longjmp or release the handle they are called for.
+ *   - Strings are UTF-8 and NUL-terminated. Lengths are in voxels, mm and bytes.
+ *   - A struct that begins with `struct_size` must be zeroed, then have that field set to its
+ *     sizeof. Zero always means "the default". New fields go at the end.
+ *   - Volumes have axes i, j, k, i varying fastest. The model's own axes are those of its network,
+ *     the slowest first; for most models they are k, j, i.
+ *
+ * The version of this header and of the library should agree in major and minor:
+ *   assert(voxtile_version() >> 8 == (VOXTILE_VERSION_MAJOR << 8 | VOXTILE_VERSION_MINOR));
+ *
+ * Generated from bindings/c; do not edit.
+ */
+
+#ifndef VOXTILE_H
+#define VOXTILE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(_WIN32) && !defined(VOXTILE_STATIC)
+#  define VOXTILE_API __declspec(dllimport)
+#else
+#  define VOXTILE_API
+#endif
+#if defined(__GNUC__)
+#  define VOXTILE_CHECK __attribute__((warn_unused_result))
+#else
+#  define VOXTILE_CHECK
+#endif
+
+// Version of this header.
+#define VOXTILE_VERSION_MAJOR 0
+
+// See above.
+#define VOXTILE_VERSION_MINOR 1
+
+// See above.
+#define VOXTILE_VERSION_PATCH 0
+
+// Done.
+#define VOXTILE_OK 0
+
+// The caller asked to stop; outputs are untouched.
+#define VOXTILE_CANCELLED 1
+
+// A bad value or NULL from the caller.
+#define VOXTILE_E_ARGUMENT -1
+
+// A file could not be read.
+#define VOXTILE_E_IO -2
+
+// A file was read and is not a valid model.
+#define VOXTILE_E_FORMAT -3
+
+// Valid, but this build or device can't do it.
+#define VOXTILE_E_UNSUPPORTED -4
+
+// Memory, or the budget, ran out.
+#define VOXTILE_E_MEMORY -5
+
+// The device or its driver reported an error (see voxtile_error.native).
+#define VOXTILE_E_DEVICE -6
+
+// This session is running on another thread.
+#define VOXTILE_E_BUSY -7
+
+// A bug in voxtile; the session now only accepts release.
+#define VOXTILE_E_INTERNAL -8
+
+// The caller set a field this library does not know.
+#define VOXTILE_E_NEWER -9
+
+// voxtile_device.kind: the processor.
+#define VOXTILE_CPU 1
+
+// voxtile_log_fn level: something worth knowing.
+#define VOXTILE_LOG_INFO 1
+
+// voxtile_log_fn level: something the user should be told.
+#define VOXTILE_LOG_WARNING 2
+
+// Element types.
+#define VOXTILE_U8 1
+
+// Element type.
+#define VOXTILE_I8 2
+
+// Element type.
+#define VOXTILE_U16 3
+
+// Element type.
+#define VOXTILE_I16 4
+
+// Element type.
+#define VOXTILE_I32 5
+
+// Element type: IEEE half precision.
+#define VOXTILE_F16 6
+
+// Element type.
+#define VOXTILE_F32 7
+
+// Element type.
+#define VOXTILE_F64 8
+
+// Element type.
+#define VOXTILE_U32 9
+
+// voxtile_progress.phase: cropping, normalising, resampling.
+#define VOXTILE_PHASE_PREPARE 0
+
+// voxtile_progress.phase: running tiles.
+#define VOXTILE_PHASE_TILES 1
+
+// voxtile_progress.phase: handing over the result.
+#define VOXTILE_PHASE_RESTORE 2
+
+// Weights and labels; opaque.
+typedef struct voxtile_model voxtile_model;
+
+// A model made ready on one device; opaque.
+typedef struct voxtile_session voxtile_session;
+
+// What a call came to: VOXTILE_OK, VOXTILE_CANCELLED or a negative VOXTILE_E_...
+typedef int32_t voxtile_status;
+
+// A device.
+typedef struct voxtile_device {
+    // sizeof(voxtile_device)
+    uint32_t struct_size;
+    // 1 and up; stable within the process. 0 means "choose".
+    uint32_t id;
+    // VOXTILE_CPU
+    uint32_t kind;
+    // 0
+    uint32_t reserved;
+    // Bytes; 0 if unknown.
+    uint64_t memory_total;
+    // Bytes; 0 if unknown.
+    uint64_t memory_free;
+    // "x86_64 AVX-512"
+    char name[96];
+} voxtile_device;
+
+// Why a call failed. Frozen: this struct never grows.
+typedef struct voxtile_error {
+    // What the call returned.
+    voxtile_status status;
+    // errno of the system's call that failed, 0 if none.
+    int32_t native;
+    // One sentence: what, where, what was expected.
+    char message[504];
+} voxtile_error;
+
+// What a model is. Axes are the network's, the slowest first.
+typedef struct voxtile_model_info {
+    // sizeof(voxtile_model_info)
+    uint32_t struct_size;
+    // Input channels expected.
+    uint32_t channels;
+    // Labels, background included.
+    uint32_t labels;
+    // Networks that are averaged (cross-validation folds).
+    uint32_t folds;
+    // Voxels of a tile.
+    int64_t patch[3];
+    // Grid the network was trained on, mm.
+    double spacing[3];
+    // Weights of one fold.
+    uint64_t parameters;
+    // 1 if the model is a demonstration that must not be used on patients.
+    uint32_t demo;
+    // 0
+    uint32_t reserved;
+    // Valid while the model lives.
+    const char *name;
+    // One sentence. Valid while the model lives.
+    const char *description;
+    // "stunet". Valid while the model lives.
+    const char *family;
+} voxtile_model_info;
+
+// A label.
+typedef struct voxtile_label {
+    // sizeof(voxtile_label)
+    uint32_t struct_size;
+    // The value written into label maps.
+    uint32_t value;
+    // Red, green, blue; all 0 if the model names no colour.
+    uint8_t rgb[3];
+    // 1 if the model names a colour.
+    uint8_t has_rgb;
+    // 0
+    uint32_t reserved;
+    // Valid while the model lives.
+    const char *name;
+    // "SCT:10200004" or NULL. Valid while the model lives.
+    const char *code;
+} voxtile_label;
+
+// Takes messages. Called on the thread that is inside a call of this library. `message` is valid
+// for the call.
+typedef void (*voxtile_log_fn)(void *user, int32_t level, const char *message);
+
+// How a session is set up.
+typedef struct voxtile_session_options {
+    // sizeof(voxtile_session_options)
+    uint32_t struct_size;
+    // voxtile_device.id, 0 = best available.
+    uint32_t device;
+    // 0 = all processors this process may use. Results do not depend on it.
+    uint32_t threads;
+    // 0
+    uint32_t reserved;
+    // Bytes that session and runs may allocate beyond the caller's buffers and the model; 0 = no
+    // limit.
+    uint64_t host_budget;
+    // NULL = silent.
+    voxtile_log_fn log;
+    // Passed to `log`.
+    void *log_user;
+} voxtile_session_options;
+
+// A volume. Borrowed for the call; never written. Voxel (i, j, k) lies at
+// origin + direction * (spacing * (i, j, k)).
+typedef struct voxtile_volume {
+    // sizeof(voxtile_volume)
+    uint32_t struct_size;
+    // Element type: VOXTILE_U8 ...
+    uint32_t dtype;
+    // 0 = 1
+    uint32_t channels;
+    // 0
+    uint32_t reserved;
+    // Voxel (0, 0, 0) of channel 0; no alignment needed.
+    const void *data;
+    // Voxels along i, j, k.
+    int64_t dims[3];
+    // Bytes to the next voxel along i, j, k; may be negative. All 0 = dense, i fastest.
+    int64_t strides[3];
+    // Bytes to the next channel; 0 = dense.
+    int64_t channel_stride;
+    // mm along i, j, k.
+    double spacing[3];
+    // mm, LPS (as ITK and DICOM).
+    double origin[3];
+    // Row-major; columns are the directions of i, j, k in LPS. All 0 = identity.
+    double direction[9];
+    // Value = stored value * slope + intercept; slope 0 = 1.
+    double slope;
+    // See `slope`.
+    double intercept;
+} voxtile_volume;
+
+// How far a run is.
+typedef struct voxtile_progress {
+    // Size of this struct in the library.
+    uint32_t struct_size;
+    // VOXTILE_PHASE_...
+    uint32_t phase;
+    // Network passes done.
+    uint64_t done;
+    // Network passes in all; 0 before it is known.
+    uint64_t total;
+    // Since the run began.
+    double seconds;
+} voxtile_progress;
+
+// Follows a run, on the thread that called voxtile_run. Return non-zero to cancel.
+typedef int32_t (*voxtile_progress_fn)(void *user, const struct voxtile_progress *progress);
+
+// What a run is asked to do.
+typedef struct voxtile_run_options {
+    // sizeof(voxtile_run_options)
+    uint32_t struct_size;
+    // 0 = off; 1 = average over mirrored copies along the axes the model allows.
+    uint32_t mirror;
+    // Distance of tiles as a fraction of the patch, in (0, 1]; 0 = 0.5.
+    float tile_step;
+    // Number of `keep`; 0 = keep all labels.
+    uint32_t keep_count;
+    // Label values to keep; others become 0 after the full argmax.
+    const uint32_t *keep;
+    // May be NULL.
+    voxtile_progress_fn progress;
+    // Passed to `progress`.
+    void *progress_user;
+} voxtile_run_options;
+
+// What a run will need, at most.
+typedef struct voxtile_estimate {
+    // sizeof(voxtile_estimate)
+    uint32_t struct_size;
+    // 0
+    uint32_t reserved;
+    // Tiles of the volume.
+    uint64_t tiles;
+    // Tiles, times mirrored copies, times folds.
+    uint64_t passes;
+    // Bytes that session and run hold together at the peak, beyond the caller's buffers and the
+    // model; a run never exceeds them.
+    uint64_t host_bytes;
+} voxtile_estimate;
+
+// The caller's buffers, dense on the input's own grid, [k][j][i].
+typedef struct voxtile_output {
+    // sizeof(voxtile_output)
+    uint32_t struct_size;
+    // VOXTILE_U8 (if all label values fit) or VOXTILE_U16.
+    uint32_t labels_dtype;
+    // NULL = not wanted.
+    void *labels;
+    // Bytes of `labels`: at least the product of dims times the element's size.
+    size_t labels_size;
+    // VOXTILE_U8 (255 = certain), VOXTILE_F16 or VOXTILE_F32.
+    uint32_t probability_dtype;
+    // Number of `probability_values`; 0 = none wanted.
+    uint32_t probability_count;
+    // Label values whose probabilities are wanted.
+    const uint32_t *probability_values;
+    // [count][k][j][i]
+    void *probabilities;
+    // Bytes of `probabilities`.
+    size_t probabilities_size;
+} voxtile_output;
+
+#ifdef __cplusplus
+extern "C" {
+#endif // __cplusplus
+
+// Version of the library: 0x00MMmmpp.
+VOXTILE_API uint32_t voxtile_version(void);
+
+// "VOXTILE_E_BUSY"; static, never NULL.
+VOXTILE_API const char *voxtile_status_name(voxtile_status status);
+
+// Number of devices; at least 1: the processor.
+VOXTILE_API uint32_t voxtile_device_count(void);
+
+// Describes device `index`, counted from 0. Set `out->struct_size` first.
+VOXTILE_API
+VOXTILE_CHECK
+voxtile_status voxtile_device_get(uint32_t index,
+                                  struct voxtile_device *out,
+                                  struct voxtile_error *error);
+
+// Opens the model package at `path`, one .safetensors file. The file is mapped: it must not
+// change while the model or a session of it lives. Release the model with voxtile_model_release.
+VOXTILE_API
+VOXTILE_CHECK
+voxtile_status voxtile_model_open(const char *path,
+                                  struct voxtile_model **out,
+                                  struct voxtile_error *error);
+
+// Opens a model package that lies in memory: the bytes of one .safetensors file. They are copied
+// before the call returns and may be freed at once.
+VOXTILE_API
+VOXTILE_CHECK
+voxtile_status voxtile_model_open_memory(const void *data,
+                                         size_t size,
+                                         struct voxtile_model **out,
+                                         struct voxtile_error *error);
+
+// Describes a model. Set `out->struct_size` first.
+VOXTILE_API
+VOXTILE_CHECK
+voxtile_status voxtile_model_info_get(const struct voxtile_model *model,
+                                      struct voxtile_model_info *out,
+                                      struct voxtile_error *error);
+
+// Describes label `index`, counted from 0, the background. Set `out->struct_size` first.
+VOXTILE_API
+VOXTILE_CHECK
+voxtile_status voxtile_model_label_get(const struct voxtile_model *model,
+                                       uint32_t index,
+                                       struct voxtile_label *out,
+                                       struct voxtile_error *error);
+
+// One more owner of the model: it lives until each owner has released it. NULL is fine.
+VOXTILE_API void voxtile_model_retain(const struct voxtile_model *model);
+
+// Gives up a model. NULL is fine; sessions keep what they need.
+VOXTILE_API void voxtile_model_release(struct voxtile_model *model);
+
+// Makes `model` ready on a device. `options` may be NULL for the defaults. Release the session
+// with voxtile_session_release; it keeps what it needs of the model.
+VOXTILE_API
+VOXTILE_CHECK
+voxtile_status voxtile_session_create(const struct voxtile_model *model,
+                                      const struct voxtile_session_options *options,
+                                      struct voxtile_session **out,
+                                      struct voxtile_error *error);
+
+// Ends a session and joins its threads. NULL is fine.
+VOXTILE_API void voxtile_session_release(struct voxtile_session *session);
+
+// Asks the run that is on, if any, to stop after its current tile. The one call meant for another
+// thread while voxtile_run is running; NULL is fine.
+VOXTILE_API void voxtile_session_cancel(const struct voxtile_session *session);
+
+// Says what voxtile_run on `volume` with `options` would need, at most; reads no voxel, so
+// `volume->data` must be valid but may hold anything. `options` may be NULL for the defaults. Set
+// `out->struct_size` first. Probabilities are not counted.
+VOXTILE_API
+VOXTILE_CHECK
+voxtile_status voxtile_run_estimate(const struct voxtile_session *session,
+                                    const struct voxtile_volume *volume,
+                                    const struct voxtile_run_options *options,
+                                    struct voxtile_estimate *out,
+                                    struct voxtile_error *error);
+
+// Segments `volume` into the caller's buffers, which are written only on VOXTILE_OK. `options`
+// may be NULL for the defaults.
+VOXTILE_API
+VOXTILE_CHECK
+voxtile_status voxtile_run(const struct voxtile_session *session,
+                           const struct voxtile_volume *volume,
+                           const struct voxtile_run_options *options,
+                           const struct voxtile_output *output,
+                           struct voxtile_error *error);
+
+#ifdef __cplusplus
+}  // extern "C"
+#endif  // __cplusplus
+
+#endif  /* VOXTILE_H */

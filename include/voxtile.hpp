@@ -1,0 +1,187 @@
+// voxtile.hpp - C++17 RAII over voxtile.h. Header only: it adds no symbols and no ABI.
+//
+//   voxtile::Model model("model.safetensors");
+//   voxtile::Session session(model);
+//   auto volume = voxtile::make<voxtile_volume>();   // fill in data, dtype, dims, spacing
+//   std::vector<uint8_t> labels = session.segment(volume);
+//
+// Failures are thrown as voxtile::Error. An exception thrown by a progress function cancels the
+// run and is rethrown from it. Threads: as voxtile.h says of the handles inside.
+#pragma once
+
+#include "voxtile.h"
+
+#include <cstdint>
+#include <exception>
+#include <functional>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+namespace voxtile {
+
+/// A failed call: its status and the system's errno, if any.
+class Error : public std::runtime_error {
+public:
+    explicit Error(const voxtile_error &e)
+        : std::runtime_error(e.message), status(e.status), native(e.native) {}
+    const voxtile_status status;
+    const int32_t native;
+};
+
+namespace detail {
+
+template <auto Free> struct Deleter {
+    template <class T> void operator()(T *pointer) const noexcept { Free(pointer); }
+};
+
+template <class Call> void check(Call &&call) {
+    voxtile_error error{};
+    if (std::forward<Call>(call)(&error) != VOXTILE_OK) throw Error(error);
+}
+
+} // namespace detail
+
+/// A versioned C struct, zeroed and sized: `auto o = voxtile::make<voxtile_run_options>();`
+template <class T> T make() noexcept {
+    T value{};
+    value.struct_size = sizeof(T);
+    return value;
+}
+
+/// What a label map's value means.
+struct Label {
+    uint32_t value;
+    std::string name;
+    std::string code; ///< "SCT:10200004", or empty
+};
+
+/// Weights and labels. Copies share them.
+class Model {
+public:
+    /// Maps the package at `path` (UTF-8).
+    explicit Model(const std::string &path) {
+        voxtile_model *raw = nullptr;
+        detail::check([&](voxtile_error *e) { return voxtile_model_open(path.c_str(), &raw, e); });
+        model_.reset(raw, voxtile_model_release);
+    }
+
+    /// Copies a package that lies in memory.
+    Model(const void *data, size_t size) {
+        voxtile_model *raw = nullptr;
+        detail::check(
+            [&](voxtile_error *e) { return voxtile_model_open_memory(data, size, &raw, e); });
+        model_.reset(raw, voxtile_model_release);
+    }
+
+    /// The strings in it live as long as the model.
+    voxtile_model_info info() const {
+        auto info = make<voxtile_model_info>();
+        detail::check([&](voxtile_error *e) { return voxtile_model_info_get(get(), &info, e); });
+        return info;
+    }
+
+    std::vector<Label> labels() const {
+        std::vector<Label> labels(info().labels);
+        for (uint32_t index = 0; index < labels.size(); ++index) {
+            auto label = make<voxtile_label>();
+            detail::check([&](voxtile_error *e) {
+                return voxtile_model_label_get(get(), index, &label, e);
+            });
+            labels[index] = {label.value, label.name, label.code ? label.code : ""};
+        }
+        return labels;
+    }
+
+    const voxtile_model *get() const noexcept { return model_.get(); }
+
+private:
+    std::shared_ptr<voxtile_model> model_;
+};
+
+/// A model made ready on one device. One run at a time.
+class Session {
+public:
+    /// Returns true to go on, false to cancel.
+    using Progress = std::function<bool(const voxtile_progress &)>;
+
+    explicit Session(const Model &model,
+                     const voxtile_session_options &options = make<voxtile_session_options>()) {
+        voxtile_session *raw = nullptr;
+        detail::check([&](voxtile_error *e) {
+            return voxtile_session_create(model.get(), &options, &raw, e);
+        });
+        session_.reset(raw);
+    }
+
+    voxtile_estimate estimate(
+        const voxtile_volume &volume,
+        const voxtile_run_options &options = make<voxtile_run_options>()) const {
+        auto estimate = make<voxtile_estimate>();
+        detail::check([&](voxtile_error *e) {
+            return voxtile_run_estimate(session_.get(), &volume, &options, &estimate, e);
+        });
+        return estimate;
+    }
+
+    /// Fills the caller's buffers.
+    void run(const voxtile_volume &volume, const voxtile_output &output,
+             voxtile_run_options options = make<voxtile_run_options>(),
+             const Progress &progress = {}) {
+        Follower follower{progress, nullptr};
+        if (progress) {
+            options.progress = follow;
+            options.progress_user = &follower;
+        }
+        voxtile_error error{};
+        const voxtile_status status =
+            voxtile_run(session_.get(), &volume, &options, &output, &error);
+        if (follower.thrown) std::rethrow_exception(follower.thrown);
+        if (status != VOXTILE_OK) throw Error(error);
+    }
+
+    /// The label map, dense [k][j][i]; `Value` is uint8_t or uint16_t.
+    template <class Value = uint8_t>
+    std::vector<Value> segment(const voxtile_volume &volume,
+                               const voxtile_run_options &options = make<voxtile_run_options>(),
+                               const Progress &progress = {}) {
+        static_assert(std::is_same_v<Value, uint8_t> || std::is_same_v<Value, uint16_t>,
+                      "label maps are uint8_t or uint16_t");
+        size_t voxels = 1;
+        for (const int64_t extent : volume.dims) voxels *= extent > 0 ? size_t(extent) : 0;
+        std::vector<Value> labels(voxels);
+        auto output = make<voxtile_output>();
+        output.labels_dtype = sizeof(Value) == 1 ? VOXTILE_U8 : VOXTILE_U16;
+        output.labels = labels.data();
+        output.labels_size = labels.size() * sizeof(Value);
+        run(volume, output, options, progress);
+        return labels;
+    }
+
+    /// Stops the run that is on, from any thread.
+    void cancel() const noexcept { voxtile_session_cancel(session_.get()); }
+
+private:
+    struct Follower {
+        const Progress &progress;
+        std::exception_ptr thrown;
+    };
+
+    // No exception may cross the C library: it is kept, and the run cancelled.
+    static int32_t follow(void *user, const voxtile_progress *progress) noexcept {
+        auto &follower = *static_cast<Follower *>(user);
+        try {
+            return follower.progress(*progress) ? 0 : 1;
+        } catch (...) {
+            follower.thrown = std::current_exception();
+            return 1;
+        }
+    }
+
+    std::unique_ptr<voxtile_session, detail::Deleter<voxtile_session_release>> session_;
+};
+
+} // namespace voxtile
