@@ -252,7 +252,6 @@ fn sizes_are_checked_before_anything_is_allocated() {
     assert!(message.contains("16384 x 16384 x 4096 voxels in 8796093022208 bytes"), "{message}");
     assert!(refused("x.nii.gz", &compressed(&header)).contains("compressed bytes can't hold them"));
     // All seven dimensions at their largest overflow 64 bits.
-    let mut header = header;
     for n in 1..8 {
         let value = if n > 4 { 1i16 } else { i16::MAX };
         header[40 + 2 * n..42 + 2 * n].copy_from_slice(&value.to_le_bytes());

@@ -1,0 +1,46 @@
+//! The command line: arguments in, files and text out.
+
+mod arguments;
+mod failure;
+mod information;
+mod observer;
+mod report;
+mod segment;
+mod system;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use self::arguments::{Arguments, Command};
+use self::failure::{Exit, Failure};
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    // Wrong usage ends here, with clap's message and exit code 2.
+    let arguments = Arguments::parse();
+    let done = match arguments.command {
+        Command::Segment(arguments) => segment::segment(&arguments),
+        Command::Info(arguments) => information::info(&arguments),
+        Command::Devices => information::devices(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            let _ = writeln!(io::stderr(), "error: {}", failure.message);
+            failure.exit.into()
+        }
+    }
+}
+
+/// Writes text to standard output. A reader that has gone away is no failure.
+fn print(text: &str) -> Result<(), Failure> {
+    let mut output = io::stdout().lock();
+    match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::new(Exit::Output, format!("standard output: {error}")))
+        }
+        _ => Ok(()),
+    }
+}

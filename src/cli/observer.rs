@@ -1,0 +1,206 @@
+//! Follows a run: a progress bar or lines, and the files that are written on the way.
+
+use std::io::{self, IsTerminal, Write};
+use std::ops::{ControlFlow, Range};
+use std::path::Path;
+use std::time::Instant;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use voxtile::formats::{OutputFile, TensorFile};
+use voxtile::session::{Observer, Phase, Progress};
+use voxtile::{Error, Result};
+
+use super::report::duration_text;
+use super::system;
+
+/// Where progress is shown.
+enum Display {
+    Quiet,
+    /// A line about every tenth of the run; the tenth that was last.
+    Lines(usize),
+    Bar(ProgressBar),
+}
+
+/// What follows a run of `voxtile segment`.
+pub struct Follower<'a> {
+    display: Display,
+    /// What the network passes are called: tiles, or passes where there are several for each.
+    unit: &'static str,
+    tiles_began: Option<Instant>,
+    /// Where the preprocessed volume goes.
+    pub preprocessed: Option<&'a Path>,
+    /// Where the scores go, and the name of their tensor.
+    pub scores: Option<(&'a Path, &'static str)>,
+    scores_file: Option<TensorFile>,
+    preprocessed_file: Option<TensorFile>,
+    /// Whether an error came from writing a file.
+    pub output_failed: bool,
+}
+
+impl<'a> Follower<'a> {
+    pub fn new(quiet: bool, unit: &'static str) -> Self {
+        let display = if quiet {
+            Display::Quiet
+        } else if io::stderr().is_terminal() {
+            let style = ProgressStyle::with_template("{bar:32} {pos}/{len} {msg}");
+            let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
+            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+            Display::Bar(bar)
+        } else {
+            Display::Lines(0)
+        };
+        Self {
+            display,
+            unit,
+            tiles_began: None,
+            preprocessed: None,
+            scores: None,
+            scores_file: None,
+            preprocessed_file: None,
+            output_failed: false,
+        }
+    }
+
+    /// One line for the user, above the bar if there is one.
+    pub fn say(&self, text: &str) {
+        match &self.display {
+            Display::Quiet => {}
+            Display::Lines(_) => {
+                let _ = writeln!(io::stderr(), "{text}");
+            }
+            Display::Bar(bar) => bar.suspend(|| {
+                let _ = writeln!(io::stderr(), "{text}");
+            }),
+        }
+    }
+
+    /// Takes the bar away.
+    pub fn clear(&self) {
+        if let Display::Bar(bar) = &self.display {
+            bar.finish_and_clear();
+        }
+    }
+
+    /// Makes the files that were written on the way appear.
+    pub fn finish(self) -> Result<()> {
+        let mut files = self.preprocessed_file.into_iter().chain(self.scores_file);
+        files.try_for_each(TensorFile::finish)
+    }
+
+    fn wrote<T>(&mut self, result: Result<T>) -> Result<T> {
+        self.output_failed |= result.is_err();
+        result
+    }
+
+    fn show(&mut self, progress: &Progress) {
+        let Progress { phase, done, total, .. } = *progress;
+        if phase != Phase::Tiles || total == 0 {
+            return;
+        }
+        let began = *self.tiles_began.get_or_insert_with(Instant::now);
+        let pace = pace(began.elapsed().as_secs_f64(), done, total, self.unit);
+        match &mut self.display {
+            Display::Quiet => {}
+            Display::Bar(bar) => {
+                bar.set_length(total as u64);
+                bar.set_position(done as u64);
+                bar.set_message(pace);
+            }
+            Display::Lines(last) => {
+                let tenth = done * 10 / total;
+                if tenth > *last {
+                    *last = tenth;
+                    let percent = done * 100 / total;
+                    let _ = writeln!(io::stderr(), "{percent:3} %  {done}/{total} {pace}");
+                }
+            }
+        }
+    }
+}
+
+/// "tiles, 1.25 s each, 20 s left".
+fn pace(seconds: f64, done: usize, total: usize, unit: &str) -> String {
+    if done == 0 {
+        return unit.to_string();
+    }
+    let each = seconds / done as f64;
+    let left = each * total.saturating_sub(done) as f64;
+    let rate = if each < 0.1 {
+        format!("{:.0} per second", 1.0 / each.max(1e-6))
+    } else {
+        format!("{each:.2} s each")
+    };
+    if done >= total {
+        return format!("{unit}, {rate}");
+    }
+    format!("{unit}, {rate}, {} left", duration_text(left))
+}
+
+impl Observer for Follower<'_> {
+    fn progress(&mut self, progress: &Progress) -> ControlFlow<()> {
+        if system::cancelled() {
+            return ControlFlow::Break(());
+        }
+        self.show(progress);
+        ControlFlow::Continue(())
+    }
+
+    fn message(&mut self, text: &str) {
+        self.say(&format!("note: {text}"));
+    }
+
+    fn preprocessed(&mut self, data: &[f32], channels: usize, shape: [usize; 3]) -> Result<()> {
+        let Some(path) = self.preprocessed else { return Ok(()) };
+        let [a0, a1, a2] = shape;
+        let write = || {
+            let output = OutputFile::create(path)?;
+            let mut file = TensorFile::begin(output, "pre", [channels, a0, a1, a2])?;
+            file.write(0..a0, data)?;
+            Ok(file)
+        };
+        self.preprocessed_file = Some(self.wrote(write())?);
+        Ok(())
+    }
+
+    fn wants_scores(&self) -> bool {
+        self.scores.is_some()
+    }
+
+    fn scores(
+        &mut self,
+        scores: &[f32],
+        classes: usize,
+        planes: Range<usize>,
+        shape: [usize; 3],
+    ) -> Result<()> {
+        let Some((path, name)) = self.scores else {
+            return Err(Error::Internal("scores that nobody asked for".into()));
+        };
+        let [a0, a1, a2] = shape;
+        let mut file = match self.scores_file.take() {
+            Some(file) => file,
+            None => {
+                let begun = OutputFile::create(path)
+                    .and_then(|output| TensorFile::begin(output, name, [classes, a0, a1, a2]));
+                self.wrote(begun)?
+            }
+        };
+        let written = file.write(planes, scores);
+        self.wrote(written)?;
+        self.scores_file = Some(file);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paces() {
+        assert_eq!(pace(0.0, 0, 40, "tiles"), "tiles");
+        assert_eq!(pace(10.0, 8, 40, "tiles"), "tiles, 1.25 s each, 40 s left");
+        assert_eq!(pace(1.0, 50, 100, "passes"), "passes, 50 per second, 1.0 s left");
+        assert_eq!(pace(50.0, 40, 40, "tiles"), "tiles, 1.25 s each");
+    }
+}

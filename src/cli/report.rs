@@ -1,0 +1,218 @@
+//! What was found and what it took, for people and for programs.
+
+use std::fmt::Write as _;
+
+use serde_json::{Value, json};
+use voxtile::device::DeviceInfo;
+use voxtile::formats::Image;
+use voxtile::model::{Label, Package};
+use voxtile::session::{LabelMap, Report};
+
+use super::arguments::Segment;
+
+/// A label of the model and how much of it was found.
+pub struct Found {
+    pub label: Label,
+    pub voxels: u64,
+    pub milliliters: f64,
+}
+
+/// Seconds of the steps outside the session.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Seconds {
+    pub read: f64,
+    pub load: f64,
+    pub write: f64,
+    pub total: f64,
+}
+
+/// A finished run.
+pub struct Outcome<'a> {
+    pub arguments: &'a Segment,
+    pub package: &'a Package,
+    pub image: &'a Image,
+    pub device: &'a DeviceInfo,
+    pub threads: usize,
+    pub report: &'a Report,
+    pub found: &'a [Found],
+    pub seconds: Seconds,
+    /// What the run was estimated to need, the image included.
+    pub estimated_bytes: u64,
+    pub peak_bytes: Option<u64>,
+}
+
+/// Counts every label of the model but the background, in the model's order.
+pub fn count(labels: &LabelMap, package: &Package, spacing: [f64; 3]) -> Vec<Found> {
+    let mut counts = vec![0u64; 1 << 16];
+    match labels {
+        LabelMap::U8(labels) => labels.iter().for_each(|label| counts[usize::from(*label)] += 1),
+        LabelMap::U16(labels) => labels.iter().for_each(|label| counts[usize::from(*label)] += 1),
+    }
+    let milliliters_each = spacing.iter().product::<f64>() / 1000.0;
+    let foreground = package.labels.iter().filter(|label| label.value != 0);
+    foreground
+        .map(|label| {
+            let voxels = counts.get(label.value as usize).copied().unwrap_or(0);
+            let milliliters = voxels as f64 * milliliters_each;
+            Found { label: label.clone(), voxels, milliliters }
+        })
+        .collect()
+}
+
+impl Outcome<'_> {
+    /// The summary at the end of a run.
+    pub fn summary(&self) -> String {
+        let mut text = String::new();
+        let present: Vec<&Found> = self.found.iter().filter(|found| found.voxels > 0).collect();
+        let [i, j, k] = self.image.dims;
+        let _ = writeln!(
+            text,
+            "{}: {} of {} labels found on {i} x {j} x {k} voxels",
+            self.arguments.output.display(),
+            present.len(),
+            self.found.len()
+        );
+        if !present.is_empty() {
+            let width = present.iter().map(|found| found.label.name.chars().count()).max();
+            let width = width.unwrap_or(0).max(4);
+            let _ = writeln!(text, "  value  {:width$}  {:>10}", "name", "mL");
+            for Found { label, milliliters, .. } in present {
+                let _ = writeln!(
+                    text,
+                    "  {:5}  {:width$}  {milliliters:10.2}",
+                    label.value, label.name
+                );
+            }
+        }
+        let Seconds { read, load, write, total } = self.seconds;
+        let report = self.report;
+        let _ = writeln!(
+            text,
+            "time: {}; read {read:.2} s, load {load:.2} s, prepare {:.2} s, network {:.2} s, blend \
+             {:.2} s, resolve {:.2} s, write {write:.2} s",
+            duration_text(total),
+            report.prepare_seconds,
+            report.network_seconds,
+            report.blend_seconds,
+            report.resolve_seconds,
+        );
+        let peak = self.peak_bytes.map_or_else(|| "unknown".into(), bytes_text);
+        let _ = writeln!(
+            text,
+            "memory: peak {peak} (estimated at most {})",
+            bytes_text(self.estimated_bytes)
+        );
+        text
+    }
+
+    /// The report for programs.
+    pub fn json(&self) -> Value {
+        let Self { arguments, package, image, device, report, seconds, .. } = self;
+        let labels: Vec<Value> = self
+            .found
+            .iter()
+            .map(|Found { label, voxels, milliliters }| {
+                json!({
+                    "value": label.value,
+                    "name": label.name,
+                    "code": label.code,
+                    "voxels": voxels,
+                    "milliliters": milliliters,
+                })
+            })
+            .collect();
+        json!({
+            "voxtile": { "version": env!("CARGO_PKG_VERSION"), "report_version": 1 },
+            "model": {
+                "file": arguments.model,
+                "name": package.name,
+                "description": package.description,
+                "demo": package.demo,
+                "format_version": package.format_version,
+                "folds": package.folds,
+                "provenance": package.provenance,
+            },
+            "inputs": arguments.inputs,
+            "outputs": {
+                "labels": arguments.output,
+                "scores": arguments.scores,
+                "preprocessed": arguments.preprocessed,
+            },
+            "warnings": image.warnings,
+            "image": {
+                "dims": image.dims,
+                "channels": image.channels,
+                "element": format!("{:?}", image.element).to_lowercase(),
+                "slope": image.slope,
+                "intercept": image.intercept,
+                "spacing_mm": image.geometry.spacing,
+                "origin_mm_lps": image.geometry.origin,
+                "direction_lps": image.geometry.direction,
+            },
+            "options": {
+                "device": format!("{:?}", arguments.device).to_lowercase(),
+                "threads": arguments.threads,
+                "step": arguments.step,
+                "mirror": arguments.mirror,
+                "memory_bytes": arguments.memory,
+            },
+            "device": { "kind": device.kind, "name": device.name, "threads": self.threads },
+            "run": {
+                "tiles": report.tiles,
+                "network_passes": report.passes,
+                "network_shape": report.network_shape,
+            },
+            "seconds": {
+                "read": seconds.read,
+                "load": seconds.load,
+                "prepare": report.prepare_seconds,
+                "network": report.network_seconds,
+                "blend": report.blend_seconds,
+                "resolve": report.resolve_seconds,
+                "write": seconds.write,
+                "total": seconds.total,
+            },
+            "memory": {
+                "estimated_bytes": self.estimated_bytes,
+                "peak_bytes": self.peak_bytes,
+            },
+            "labels": labels,
+        })
+    }
+}
+
+/// "512 bytes", "1.50 GiB".
+pub fn bytes_text(bytes: u64) -> String {
+    let units = [(1u64 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    match units.into_iter().find(|(size, _)| bytes >= *size) {
+        Some((size, unit)) => format!("{:.2} {unit}", bytes as f64 / size as f64),
+        None => format!("{bytes} bytes"),
+    }
+}
+
+/// "1.5 s", "40 s", "2 min 5 s", "1 h 10 min".
+pub fn duration_text(seconds: f64) -> String {
+    let whole = seconds.round() as u64;
+    match whole {
+        0..=9 => format!("{seconds:.1} s"),
+        10..=59 => format!("{whole} s"),
+        60..=3599 => format!("{} min {} s", whole / 60, whole % 60),
+        _ => format!("{} h {} min", whole / 3600, whole % 3600 / 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_durations() {
+        assert_eq!(bytes_text(512), "512 bytes");
+        assert_eq!(bytes_text(3 << 29), "1.50 GiB");
+        assert_eq!(bytes_text(700 << 20), "700.00 MiB");
+        assert_eq!(duration_text(1.49), "1.5 s");
+        assert_eq!(duration_text(42.2), "42 s");
+        assert_eq!(duration_text(125.0), "2 min 5 s");
+        assert_eq!(duration_text(4200.0), "1 h 10 min");
+    }
+}
