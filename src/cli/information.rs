@@ -12,17 +12,6 @@ use super::failure::{Exit, Failure};
 use super::print;
 use super::report::bytes_text;
 
-/// What is said of a demonstration model, wherever it is used.
-pub fn demo_notice(package: &Package) -> Option<String> {
-    package.demo.then(|| {
-        let period = if package.description.ends_with('.') { "" } else { "." };
-        format!(
-            "`{}` is a DEMONSTRATION model, not for use on patients. {}{period}",
-            package.name, package.description
-        )
-    })
-}
-
 /// Says what a model package is.
 pub fn info(arguments: &Info) -> Result<(), Failure> {
     let model = Model::open(&arguments.model).map_err(Failure::of(Exit::Model))?;
@@ -31,7 +20,7 @@ pub fn info(arguments: &Info) -> Result<(), Failure> {
         let document = json!({
             "file": arguments.model,
             "parameters_per_fold": model.parameters(),
-            "notice": demo_notice(package),
+            "notice": package.demo_notice(),
             "package": package,
         });
         return print(&format!("{document:#}\n"));
@@ -44,7 +33,7 @@ fn describe(package: &Package, parameters: u64) -> String {
     let architecture = &package.architecture;
     let provenance = &package.provenance;
     let _ = writeln!(text, "{}", package.name);
-    match demo_notice(package) {
+    match package.demo_notice() {
         Some(notice) => {
             let _ = writeln!(text, "{notice}");
         }

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use voxtile::formats::{OutputFile, TensorFile};
-use voxtile::session::{Observer, Phase, Progress};
+use voxtile::session::{Level, Observer, Phase, Progress};
 use voxtile::{Error, Result};
 
 use super::report::duration_text;
@@ -63,14 +63,23 @@ impl<'a> Follower<'a> {
 
     /// One line for the user, above the bar if there is one.
     pub fn say(&self, text: &str) {
+        if !matches!(self.display, Display::Quiet) {
+            self.print(text);
+        }
+    }
+
+    /// As [`Follower::say`], but even a quiet run says it.
+    pub fn warn(&self, text: &str) {
+        self.print(&format!("warning: {text}"));
+    }
+
+    fn print(&self, text: &str) {
+        let line = || {
+            let _ = writeln!(io::stderr(), "{text}");
+        };
         match &self.display {
-            Display::Quiet => {}
-            Display::Lines(_) => {
-                let _ = writeln!(io::stderr(), "{text}");
-            }
-            Display::Bar(bar) => bar.suspend(|| {
-                let _ = writeln!(io::stderr(), "{text}");
-            }),
+            Display::Bar(bar) => bar.suspend(line),
+            Display::Quiet | Display::Lines(_) => line(),
         }
     }
 
@@ -145,8 +154,11 @@ impl Observer for Follower<'_> {
         ControlFlow::Continue(())
     }
 
-    fn message(&mut self, text: &str) {
-        self.say(&format!("note: {text}"));
+    fn message(&mut self, level: Level, text: &str) {
+        match level {
+            Level::Info => self.say(text),
+            Level::Warning => self.warn(text),
+        }
     }
 
     fn preprocessed(&mut self, data: &[f32], channels: usize, shape: [usize; 3]) -> Result<()> {

@@ -170,6 +170,14 @@ pub struct SourceFile {
 }
 
 impl Package {
+    /// What is said of a demonstration model wherever it is used.
+    pub fn demo_notice(&self) -> Option<String> {
+        let text = self.description.trim_end_matches('.');
+        self.demo.then(|| {
+            format!("`{}` is a DEMONSTRATION model, not for use on patients. {text}.", self.name)
+        })
+    }
+
     /// Parses the document, the version first: a newer one may have fields we don't know.
     pub(super) fn parse(origin: &str, document: &str) -> Result<Self> {
         #[derive(Deserialize)]

@@ -185,9 +185,8 @@ impl Run<'_> {
         let [a, b, c] = prepared.shape;
         let text = format!("{a} x {b} x {c} voxels, {} tiles", schedule.tiles.len());
         self.observer.message(Level::Info, &text);
-        if model.package().demo {
-            let text = format!("demonstration model: {}", model.package().description);
-            self.observer.message(Level::Warning, &text);
+        if let Some(notice) = model.package().demo_notice() {
+            self.observer.message(Level::Warning, &notice);
         }
 
         let shape = prepared.shape;
