@@ -217,8 +217,9 @@ fn every_axis_order_and_flip_of_a_reoriented_volume_gives_the_same_labels() {
             let mut geometry = Geometry::axis_aligned(order.map(|axis| spacing[axis]));
             for axis in 0..3 {
                 let sign = if flips >> axis & 1 == 1 { -1.0 } else { 1.0 };
-                for row in 0..3 {
-                    geometry.direction[row][axis] = sign * columns[order[axis]][row];
+                let column = columns[order[axis]];
+                for (row, cosine) in geometry.direction.iter_mut().zip(column) {
+                    row[axis] = sign * cosine;
                 }
             }
             let volume = dense(&voxels, turned, geometry);
