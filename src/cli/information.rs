@@ -12,8 +12,8 @@ use super::failure::{Exit, Failure};
 use super::print;
 use super::report::bytes_text;
 
-/// What is said of a demonstration model, wherever it is used.
-pub fn demo_notice(package: &Package) -> Option<String> {
+/// What is said of a demonstration model.
+fn demo_notice(package: &Package) -> Option<String> {
     package.demo.then(|| {
         let period = if package.description.ends_with('.') { "" } else { "." };
         format!(

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use voxtile::formats::{OutputFile, TensorFile};
-use voxtile::session::{Observer, Phase, Progress};
+use voxtile::session::{Level, Observer, Phase, Progress};
 use voxtile::{Error, Result};
 
 use super::report::duration_text;
@@ -63,14 +63,19 @@ impl<'a> Follower<'a> {
 
     /// One line for the user, above the bar if there is one.
     pub fn say(&self, text: &str) {
+        if !matches!(self.display, Display::Quiet) {
+            self.insist(text);
+        }
+    }
+
+    /// One line that even `--quiet` does not hide.
+    fn insist(&self, text: &str) {
+        let write = || {
+            let _ = writeln!(io::stderr(), "{text}");
+        };
         match &self.display {
-            Display::Quiet => {}
-            Display::Lines(_) => {
-                let _ = writeln!(io::stderr(), "{text}");
-            }
-            Display::Bar(bar) => bar.suspend(|| {
-                let _ = writeln!(io::stderr(), "{text}");
-            }),
+            Display::Bar(bar) => bar.suspend(write),
+            _ => write(),
         }
     }
 
@@ -145,8 +150,11 @@ impl Observer for Follower<'_> {
         ControlFlow::Continue(())
     }
 
-    fn message(&mut self, text: &str) {
-        self.say(&format!("note: {text}"));
+    fn message(&mut self, level: Level, text: &str) {
+        match level {
+            Level::Info => self.say(text),
+            Level::Warning => self.insist(&format!("warning: {text}")),
+        }
     }
 
     fn preprocessed(&mut self, data: &[f32], channels: usize, shape: [usize; 3]) -> Result<()> {

@@ -1,6 +1,6 @@
 //! `voxtile segment`.
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -13,7 +13,6 @@ use voxtile::{Error, Model, RunOptions, Session, SessionOptions};
 
 use super::arguments::Segment;
 use super::failure::{Exit, Failure};
-use super::information::demo_notice;
 use super::observer::Follower;
 use super::report::{Outcome, Seconds, bytes_text, count};
 use super::{print, system};
@@ -36,9 +35,6 @@ pub fn segment(arguments: &Segment) -> Result<(), Failure> {
 
     let model = Arc::new(Model::open(model_path).map_err(Failure::of(Exit::Model))?);
     let package = model.package();
-    if let Some(notice) = demo_notice(package) {
-        let _ = writeln!(io::stderr(), "note: {notice}");
-    }
     let clock = Instant::now();
     let image = nifti::read_channels(&arguments.inputs).map_err(Failure::of(Exit::Input))?;
     seconds.read = clock.elapsed().as_secs_f64();
@@ -173,13 +169,10 @@ fn new_session(
         device: arguments.device.into(),
         threads: arguments.threads.unwrap_or(0),
         // Not 0: an error with nothing available is one of the machine, not of the budget.
-        host_budget_bytes: arguments
-            .memory
-            .map(|memory| memory.saturating_sub(image_bytes).max(1)),
+        host_budget_bytes: arguments.memory.map(|memory| memory.saturating_sub(image_bytes).max(1)),
     };
-    Session::new(Arc::clone(model), &options).map_err(|error| {
-        Failure::of(Exit::Model)(including(error, image_bytes, arguments.memory))
-    })
+    Session::new(Arc::clone(model), &options)
+        .map_err(|error| Failure::of(Exit::Model)(including(error, image_bytes, arguments.memory)))
 }
 
 /// The session counts its own bytes; the user's limit is for the image's too.
