@@ -9,6 +9,13 @@ use crate::net::Plan;
 use crate::volume::{VolumeView, prepare_bytes};
 use crate::window;
 
+/// What plans, lists and names hold beside the large buffers.
+const SMALL_BYTES: u64 = 256 << 10;
+/// A tile and its step in the schedule.
+const TILE_BYTES: usize = 128;
+/// An entry of an axis map.
+const MAP_BYTES: usize = 12;
+
 /// The sizes of a run, as upper bounds: the non-zero box is not known yet.
 pub(super) struct Sizes {
     pub(super) estimate: Estimate,
@@ -73,7 +80,9 @@ impl Sizes {
         let label_bytes = if fits_byte(model) { 1 } else { 2 };
         let result = label_bytes * (voxels + slab_voxels) + 4 * probabilities.len() as u64 * voxels;
         let running = device.job_bytes(plan, package.folds.len(), &job) + result;
-        let host_bytes = loaded_bytes + running.max(prepare.peak_bytes);
+        let lists = tiles * TILE_BYTES + native.iter().sum::<usize>() * MAP_BYTES;
+        let host_bytes =
+            loaded_bytes + running.max(prepare.peak_bytes) + SMALL_BYTES + lists as u64;
         let estimate = Estimate { tiles, passes: tiles * passes_per_tile, host_bytes };
         Ok(Self { estimate })
     }

@@ -120,15 +120,20 @@ impl Mosaic {
         pool: &Pool,
     ) {
         let job = &self.job;
-        let planes = input.chunks_mut(patch[1] * patch[2]).collect();
-        pool.for_each(planes, |index, plane: &mut [f32], _| {
+        let inside = |axis: usize, at: usize| {
+            let at = if mirror[axis] { patch[axis] - 1 - at } else { at };
+            (tile.start[axis] + at)
+                .checked_sub(job.pad_before[axis])
+                .filter(|&voxel| voxel < job.shape[axis])
+        };
+        let plane = patch[1] * patch[2];
+        let planes = input.len() / plane;
+        let input = Shared(input.as_mut_ptr());
+        pool.run(planes, &|index, _| {
+            // SAFETY: tasks own planes of the input.
+            let plane =
+                unsafe { std::slice::from_raw_parts_mut(input.get().add(index * plane), plane) };
             let (channel, at) = (index / patch[0], index % patch[0]);
-            let inside = |axis: usize, at: usize| {
-                let at = if mirror[axis] { patch[axis] - 1 - at } else { at };
-                (tile.start[axis] + at)
-                    .checked_sub(job.pad_before[axis])
-                    .filter(|&voxel| voxel < job.shape[axis])
-            };
             for (at1, line) in plane.chunks_exact_mut(patch[2]).enumerate() {
                 let (Some(z), Some(y)) = (inside(0, at), inside(1, at1)) else {
                     line.fill(0.0);

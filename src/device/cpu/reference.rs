@@ -80,9 +80,10 @@ fn conv(network: &Network, conv: &Conv, tensors: &[Dense], parameters: &[Vec<f32
     let weight = &parameters[conv.weight.0];
     let inputs: usize = sources.iter().map(|source| source.channels).sum();
     let [k0, k1, k2] = conv.kernel;
+    let bias = conv.bias.map(|bias| &parameters[bias.0]);
     for channel in 0..output.channels {
         for at in output.places() {
-            let mut sum = conv.bias.map_or(0.0, |bias| f64::from(parameters[bias.0][channel]));
+            let mut sum = bias.map_or(0.0, |bias| f64::from(bias[channel]));
             let mut input = 0;
             for source in &sources {
                 for source_channel in 0..source.channels {
