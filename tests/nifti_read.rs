@@ -237,6 +237,16 @@ fn cut_short_and_damaged_voxels_are_refused() {
     assert!(refused("x.nii.gz", &wrong_checksum).contains("damaged"));
 }
 
+#[test]
+fn gzip_members_are_joined_and_bytes_behind_them_ignored() {
+    let whole = valid();
+    let image = read_bytes("x.nii", &whole).unwrap();
+    let mut stream = [compressed(&whole[..400]), compressed(&whole[400..])].concat();
+    assert_eq!(read_bytes("x.nii.gz", &stream).unwrap().bytes, image.bytes);
+    stream.extend([0; 700]);
+    assert_eq!(read_bytes("x.nii.gz", &stream).unwrap().bytes, image.bytes);
+}
+
 /// A file of 352 bytes that claims 2^40 voxels is refused for its size, not because memory ran out.
 #[test]
 fn sizes_are_checked_before_anything_is_allocated() {

@@ -74,7 +74,7 @@ pub struct Segment {
     #[arg(long, value_name = "FILE.json")]
     pub report: Option<PathBuf>,
 
-    /// Print errors only
+    /// Print only errors, and what must be known of the model
     #[arg(short, long)]
     pub quiet: bool,
 }

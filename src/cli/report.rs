@@ -99,7 +99,7 @@ impl Outcome<'_> {
         let peak = self.peak_bytes.map_or_else(|| "unknown".into(), bytes_text);
         let _ = writeln!(
             text,
-            "memory: peak {peak} (estimated at most {})",
+            "memory: peak {peak}; image, network and run were estimated to take at most {}",
             bytes_text(self.estimated_bytes)
         );
         text

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use flate2::bufread::MultiGzDecoder;
+use flate2::bufread::GzDecoder;
 
 use crate::base::error::reserved;
 use crate::base::{Error, Result};
@@ -116,7 +116,7 @@ impl Source {
         let mut file = BufReader::with_capacity(1 << 16, file);
         let compressed = file.fill_buf().map_err(failed)?.starts_with(&[0x1f, 0x8b]);
         let reader: Box<dyn Read> =
-            if compressed { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) };
+            if compressed { Box::new(Members::new(file)) } else { Box::new(file) };
         Ok(Self { reader, path: path.into(), compressed, file_bytes: metadata.len() })
     }
 
@@ -140,6 +140,35 @@ impl Source {
             self.file_bytes.saturating_mul(LARGEST_EXPANSION)
         } else {
             self.file_bytes
+        }
+    }
+}
+
+/// The members of a gzip file one after another. Bytes behind them that are no member are ignored,
+/// as gzip and zlib do.
+struct Members {
+    current: Option<GzDecoder<BufReader<File>>>,
+}
+
+impl Members {
+    fn new(file: BufReader<File>) -> Self {
+        Self { current: Some(GzDecoder::new(file)) }
+    }
+}
+
+impl Read for Members {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let Some(mut member) = self.current.take() else { return Ok(0) };
+            let count = member.read(into)?;
+            if count > 0 || into.is_empty() {
+                self.current = Some(member);
+                return Ok(count);
+            }
+            let mut rest = member.into_inner();
+            if rest.fill_buf()?.first() == Some(&0x1f) {
+                self.current = Some(GzDecoder::new(rest));
+            }
         }
     }
 }

@@ -1,0 +1,307 @@
+//! The program, run on small seeded models: what it writes and says.
+
+mod common;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::Arc;
+
+use common::{Noise, SeededModel};
+use safetensors::SafeTensors;
+use serde_json::Value;
+use voxtile::formats::{Image, OutputFile, nifti};
+use voxtile::session::{LabelMap, Observer};
+use voxtile::{Geometry, Model, RunOptions, Session, SessionOptions};
+
+/// A folder with a model package and images of noise, and the program to run in it.
+struct Case {
+    folder: tempfile::TempDir,
+}
+
+impl Case {
+    fn new(model: &SeededModel) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("model.safetensors"), model.bytes()).unwrap();
+        let case = Self { folder };
+        case.image("ct.nii.gz", 1);
+        case
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Writes an image of noise at a slant.
+    fn image(&self, name: &str, seed: u64) {
+        let dims = [22, 20, 18];
+        let (sine, cosine) = (0.6, 0.8);
+        let geometry = Geometry {
+            spacing: [1.5, 1.5, 2.0],
+            origin: [-30.5, 12.25, 700.0],
+            direction: [[cosine, 0.0, -sine], [0.0, 1.0, 0.0], [sine, 0.0, cosine]],
+        };
+        let mut noise = Noise(seed);
+        let voxels: Vec<u8> =
+            (0..dims.iter().product()).map(|_| (100.0 + 90.0 * noise.next()) as u8).collect();
+        let output = OutputFile::create(&self.path(name)).unwrap();
+        nifti::write_labels(output, nifti::Labels::U8(&voxels), dims, &geometry).unwrap();
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_voxtile"))
+            .current_dir(self.folder.path())
+            .args(arguments)
+            .output()
+            .unwrap()
+    }
+
+    /// Runs the program and expects success; its standard output and error.
+    fn succeed(&self, arguments: &[&str]) -> (String, String) {
+        let output = self.run(arguments);
+        let [out, err] =
+            [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
+        assert_eq!(output.status.code(), Some(0), "{out}{err}");
+        (out, err)
+    }
+
+    fn files(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(self.folder.path()).unwrap();
+        let mut names: Vec<String> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+}
+
+const SEGMENT: [&str; 6] =
+    ["segment", "ct.nii.gz", "-m", "model.safetensors", "-o", "labels.nii.gz"];
+
+fn with<'a>(further: &[&'a str]) -> Vec<&'a str> {
+    SEGMENT.iter().chain(further).copied().collect()
+}
+
+fn model() -> SeededModel {
+    SeededModel::small([16, 16, 16], 5)
+}
+
+/// What the library makes of the same files.
+#[derive(Default)]
+struct Expected {
+    labels: Vec<u8>,
+    preprocessed: Vec<f32>,
+    /// `[classes][shape0][shape1][shape2]`
+    scores: Vec<f32>,
+    shape: [usize; 3],
+}
+
+impl Observer for Expected {
+    fn preprocessed(&mut self, data: &[f32], _: usize, shape: [usize; 3]) -> voxtile::Result<()> {
+        self.preprocessed = data.to_vec();
+        self.shape = shape;
+        Ok(())
+    }
+
+    fn wants_scores(&self) -> bool {
+        true
+    }
+
+    fn scores(
+        &mut self,
+        scores: &[f32],
+        classes: usize,
+        planes: std::ops::Range<usize>,
+        shape: [usize; 3],
+    ) -> voxtile::Result<()> {
+        let plane = shape[1] * shape[2];
+        self.scores.resize(classes * shape[0] * plane, f32::NAN);
+        let length = planes.len() * plane;
+        for class in 0..classes {
+            let place = (class * shape[0] + planes.start) * plane;
+            self.scores[place..place + length]
+                .copy_from_slice(&scores[class * length..(class + 1) * length]);
+        }
+        Ok(())
+    }
+}
+
+fn expected(model: &Path, image: &Image, options: &RunOptions) -> Expected {
+    let model = Arc::new(Model::open(model).unwrap());
+    let session = Session::new(model, &SessionOptions::default()).unwrap();
+    let mut expected = Expected::default();
+    let segmentation = session.run(&image.view(), options, &mut expected).unwrap();
+    let LabelMap::U8(labels) = segmentation.labels else { panic!("five classes fit a byte") };
+    expected.labels = labels;
+    expected
+}
+
+fn tensor(path: &Path, name: &str) -> (Vec<usize>, Vec<f32>) {
+    let bytes = std::fs::read(path).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let tensor = tensors.tensor(name).unwrap();
+    (tensor.shape().to_vec(), bytemuck::pod_collect_to_vec(tensor.data()))
+}
+
+#[test]
+fn every_output_is_what_the_library_computes() {
+    let case = Case::new(&model());
+    let (out, err) = case.succeed(&with(&[
+        "--scores",
+        "scores.safetensors",
+        "--preprocessed",
+        "pre.safetensors",
+        "--report",
+        "report.json",
+    ]));
+    let names = [
+        "ct.nii.gz",
+        "labels.nii.gz",
+        "model.safetensors",
+        "pre.safetensors",
+        "report.json",
+        "scores.safetensors",
+    ];
+    assert_eq!(case.files(), names);
+
+    let image = nifti::read(&case.path("ct.nii.gz")).unwrap();
+    let expected = expected(&case.path("model.safetensors"), &image, &RunOptions::default());
+    let labels = nifti::read(&case.path("labels.nii.gz")).unwrap();
+    assert_eq!(labels.bytes, expected.labels);
+    assert_eq!((labels.dims, labels.geometry), (image.dims, image.geometry));
+    let [a0, a1, a2] = expected.shape;
+    let pre = tensor(&case.path("pre.safetensors"), "pre");
+    assert_eq!(pre, (vec![1, a0, a1, a2], expected.preprocessed));
+    let scores = tensor(&case.path("scores.safetensors"), "logits");
+    assert_eq!(scores.0, [5, a0, a1, a2]);
+    assert!(scores.1 == expected.scores, "scores differ");
+
+    let text = std::fs::read_to_string(case.path("report.json")).unwrap();
+    let report: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(report["model"]["name"], "seeded");
+    assert_eq!(report["inputs"][0], "ct.nii.gz");
+    assert_eq!(report["image"]["dims"], serde_json::json!([22, 20, 18]));
+    assert_eq!(report["options"]["step"], 0.5);
+    assert_eq!(report["device"]["kind"], "cpu");
+    assert_eq!(report["run"]["network_shape"], serde_json::json!(expected.shape));
+    assert!(report["seconds"]["total"].as_f64().unwrap() > 0.0);
+    if cfg!(target_os = "linux") {
+        assert!(report["memory"]["peak_bytes"].as_u64().unwrap() > 1 << 20);
+    }
+    let found = report["labels"].as_array().unwrap();
+    assert_eq!(found.len(), 4, "every label but the background");
+    for entry in found {
+        let value = entry["value"].as_u64().unwrap() as u8;
+        let voxels = expected.labels.iter().filter(|label| **label == value).count();
+        assert_eq!(entry["voxels"], voxels, "{entry}");
+        let milliliters = voxels as f64 * 1.5 * 1.5 * 2.0 / 1000.0;
+        assert!((entry["milliliters"].as_f64().unwrap() - milliliters).abs() < 1e-6);
+        let name = entry["name"].as_str().unwrap();
+        let line = out.lines().find(|line| line.contains(name));
+        match line {
+            Some(line) => assert!(line.ends_with(&format!("{milliliters:.2}")), "{line}"),
+            None => assert_eq!(voxels, 0, "{name} is missing from:\n{out}"),
+        }
+    }
+    for part in ["labels.nii.gz: ", "mL", "time: ", "network ", "memory: peak "] {
+        assert!(out.contains(part), "no `{part}` in:\n{out}");
+    }
+    for part in ["50 %", "100 %", " tiles"] {
+        assert!(err.contains(part), "no `{part}` in:\n{err}");
+    }
+}
+
+#[test]
+fn options_reach_the_session_and_threads_change_nothing() {
+    let case = Case::new(&model());
+    case.succeed(&with(&["--threads", "1", "--step", "0.75", "--mirror"]));
+    let one = std::fs::read(case.path("labels.nii.gz")).unwrap();
+    // An existing output is replaced.
+    case.succeed(&with(&["--threads", "3", "--step", "0.75", "--mirror", "--device", "cpu"]));
+    assert_eq!(std::fs::read(case.path("labels.nii.gz")).unwrap(), one);
+    let image = nifti::read(&case.path("ct.nii.gz")).unwrap();
+    let options = RunOptions { step: 0.75, mirror: true, ..RunOptions::default() };
+    let expected = expected(&case.path("model.safetensors"), &image, &options);
+    assert_eq!(nifti::read(&case.path("labels.nii.gz")).unwrap().bytes, expected.labels);
+}
+
+#[test]
+fn quiet_runs_are_silent_but_for_a_demonstration_models_notice() {
+    let case = Case::new(&model());
+    let (out, err) = case.succeed(&with(&["--quiet"]));
+    assert_eq!((&out[..], &err[..]), ("", ""));
+    let demo =
+        model().with("demo", true.into()).with("description", "Trained on one image.".into());
+    std::fs::write(case.path("model.safetensors"), demo.bytes()).unwrap();
+    let (out, err) = case.succeed(&with(&["--quiet"]));
+    assert_eq!(out, "");
+    assert!(err.contains("demonstration") && err.contains("Trained on one image."), "{err}");
+    let (out, _) = case.succeed(&["info", "model.safetensors"]);
+    assert!(out.contains("DEMONSTRATION") && out.contains("Trained on one image."), "{out}");
+}
+
+#[test]
+fn channel_files_are_one_case() {
+    let two = SeededModel { inputs: 2, ..model() }
+        .with("normalization", serde_json::json!([{ "scheme": "none" }, { "scheme": "none" }]));
+    let mut two = two;
+    two.document["architecture"]["input_channels"] = 2.into();
+    let case = Case::new(&two);
+    case.image("second.nii", 7);
+    let arguments =
+        ["segment", "ct.nii.gz", "second.nii", "-m", "model.safetensors", "-o", "labels.nii"];
+    case.succeed(&arguments);
+    let image = nifti::read_channels(&["ct.nii.gz", "second.nii"].map(|n| case.path(n))).unwrap();
+    let expected = expected(&case.path("model.safetensors"), &image, &RunOptions::default());
+    assert_eq!(nifti::read(&case.path("labels.nii")).unwrap().bytes, expected.labels);
+}
+
+#[test]
+fn info_says_what_a_package_is() {
+    let case = Case::new(&model());
+    let (out, _) = case.succeed(&["info", "model.safetensors"]);
+    for part in ["seeded", "Random weights.", "stunet", "[16, 16, 16]", "structure 4", "z-score"] {
+        assert!(out.contains(part), "no `{part}` in:\n{out}");
+    }
+    let (out, _) = case.succeed(&["info", "model.safetensors", "--json"]);
+    let info: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(info["package"], model().document);
+    let tensors = model().tensors();
+    let weights: usize = tensors.iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
+    assert!(info["parameters_per_fold"].as_u64().unwrap() <= weights as u64);
+    assert_eq!(info["notice"], Value::Null);
+}
+
+#[test]
+fn devices_include_the_processor() {
+    let case = Case::new(&model());
+    let (out, _) = case.succeed(&["devices"]);
+    assert!(out.starts_with("cpu "), "{out}");
+}
+
+/// Ctrl-C in the middle of a run ends it with its own exit code and leaves no file behind.
+#[test]
+#[cfg(unix)]
+fn interrupts_cancel_and_leave_nothing() {
+    use std::io::{BufRead, BufReader};
+    use std::process::Stdio;
+
+    let case = Case::new(&model());
+    let before = case.files();
+    // Tiles one voxel apart, eight times each: minutes of work.
+    let arguments = with(&["--step", "0.01", "--mirror", "--scores", "s", "--preprocessed", "p"]);
+    let mut child = Command::new(env!("CARGO_BIN_EXE_voxtile"))
+        .current_dir(case.folder.path())
+        .args(arguments)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    assert!(lines.any(|line| line.contains(" voxels, ")), "the run did not get to its tiles");
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    let interrupted = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+    assert!(interrupted.unwrap().success());
+    let rest: Vec<String> = lines.collect();
+    assert_eq!(child.wait().unwrap().code(), Some(130), "{rest:?}");
+    assert!(rest.iter().any(|line| line.contains("cancelled")), "{rest:?}");
+    assert_eq!(case.files(), before);
+}
