@@ -233,7 +233,7 @@ fn quiet_runs_are_silent_but_for_a_demonstration_models_notice() {
     std::fs::write(case.path("model.safetensors"), demo.bytes()).unwrap();
     let (out, err) = case.succeed(&with(&["--quiet"]));
     assert_eq!(out, "");
-    assert!(err.contains("demonstration") && err.contains("Trained on one image."), "{err}");
+    assert!(err.contains("DEMONSTRATION") && err.contains("Trained on one image."), "{err}");
     let (out, _) = case.succeed(&["info", "model.safetensors"]);
     assert!(out.contains("DEMONSTRATION") && out.contains("Trained on one image."), "{out}");
 }
