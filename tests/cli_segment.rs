@@ -101,10 +101,6 @@ impl Observer for Expected {
         Ok(())
     }
 
-    fn wants_scores(&self) -> bool {
-        true
-    }
-
     fn scores(
         &mut self,
         scores: &[f32],
@@ -128,7 +124,9 @@ fn expected(model: &Path, image: &Image, options: &RunOptions) -> Expected {
     let model = Arc::new(Model::open(model).unwrap());
     let session = Session::new(model, &SessionOptions::default()).unwrap();
     let mut expected = Expected::default();
-    let segmentation = session.run(&image.view(), options, &mut expected).unwrap();
+    let segmentation = session
+        .run(&image.view(), &RunOptions { scores: true, ..options.clone() }, &mut expected)
+        .unwrap();
     let LabelMap::U8(labels) = segmentation.labels else { panic!("five classes fit a byte") };
     expected.labels = labels;
     expected

@@ -66,3 +66,40 @@ fn the_demo_finds_the_structures_it_was_trained_on() {
     println!("mean Dice {mean:.3}");
     assert!(mean >= 0.9, "mean Dice {mean:.3}");
 }
+
+/// `tests/reference/make_demo_labels.py` made the label maps.
+#[test]
+fn the_demo_s_labels_are_nnu_net_s() {
+    let model = Arc::new(Model::open(example("demo.safetensors")).unwrap());
+    let classes = model.package().labels.len() as u32;
+    let session = Session::new(model, &SessionOptions::default()).unwrap();
+    let mut image = nifti::read(&example("ct.nii.gz")).unwrap();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/demo");
+    for (file, spacing) in
+        [("labels.nii.gz", image.geometry.spacing), ("labels_respaced.nii.gz", [2.4, 2.7, 3.3])]
+    {
+        image.geometry.spacing = spacing;
+        let theirs = nifti::read(&folder.join(file)).unwrap();
+        let options = RunOptions { probabilities: (0..classes).collect(), ..Default::default() };
+        let found = session.run(&image.view(), &options, &mut Unobserved).unwrap();
+        let LabelMap::U8(labels) = found.labels else { panic!("labels fit a byte") };
+        assert_eq!((theirs.dims, theirs.bytes.len()), (image.dims, labels.len()));
+        let (mut differ, mut widest) = (0, 0.0f32);
+        for (voxel, (&ours, &theirs)) in labels.iter().zip(&theirs.bytes).enumerate() {
+            if ours != theirs {
+                let probability =
+                    |label: u8| found.probabilities[usize::from(label) * labels.len() + voxel];
+                // The difference of two scores is the logarithm of their probabilities' ratio.
+                widest = widest.max((probability(ours) / probability(theirs)).ln());
+                differ += 1;
+            }
+        }
+        println!(
+            "{file}: {differ} of {} labels differ, all by scores within {widest}",
+            labels.len()
+        );
+        assert!(differ * 10_000 <= labels.len(), "{file}: {differ} labels differ");
+        // nnU-Net adds its scores in half precision.
+        assert!(widest < 0.01, "{file}: a label differs by {widest}");
+    }
+}

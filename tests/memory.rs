@@ -95,7 +95,8 @@ fn runs_stay_within_their_estimate_and_tiles_allocate_nothing() {
             let volume = VolumeView::dense(bytes, Element::F32, dims, 1, geometry).unwrap();
             let package = Arc::new(Model::from_bytes(model.bytes()).unwrap());
             let options = SessionOptions { threads: 3, ..Default::default() };
-            let wishes = RunOptions { probabilities: vec![0, 2], ..Default::default() };
+            let wishes =
+                RunOptions { probabilities: vec![0, 2], scores: true, ..Default::default() };
 
             let before = NOW.load(Ordering::Relaxed);
             let session = Session::new(Arc::clone(&package), &options).unwrap();

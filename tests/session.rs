@@ -40,10 +40,6 @@ fn labels(found: &Segmentation) -> &[u8] {
 struct Scores(Vec<f32>);
 
 impl Observer for Scores {
-    fn wants_scores(&self) -> bool {
-        true
-    }
-
     fn scores(
         &mut self,
         scores: &[f32],
@@ -70,8 +66,7 @@ fn the_same_bits_on_any_number_of_threads_and_from_run_to_run() {
         SeededModel::small([16; 3], 5),
         SeededModel::small([8, 12, 16], 5).folds(2).with("blend", json!("softmax")),
     ] {
-        let options =
-            RunOptions { mirror: true, probabilities: vec![0, 3], ..RunOptions::default() };
+        let options = RunOptions { mirror: true, probabilities: vec![0, 3], ..with_scores() };
         let mut first: Option<(Segmentation, Vec<u32>)> = None;
         for threads in [1, 2, 4, 4] {
             let mut scores = Scores::default();
@@ -124,7 +119,7 @@ fn blended_naively(
         let tile: Vec<f32> = places.iter().map(|&place| values[place]).collect();
         let mut scores = Scores::default();
         let view = dense(&tile, patch, Geometry::axis_aligned([1.5; 3]));
-        single.run(&view, &RunOptions::default(), &mut scores).unwrap();
+        single.run(&view, &with_scores(), &mut scores).unwrap();
         for (v, &place) in places.iter().enumerate() {
             let score = |class: usize| f64::from(scores.0[class * places.len() + v]);
             let total: f64 = (0..model.classes).map(|class| score(class).exp()).sum();
@@ -136,6 +131,10 @@ fn blended_naively(
         }
     }
     sums.iter().enumerate().map(|(at, sum)| (sum / weights[at % voxels]) as f32).collect()
+}
+
+fn with_scores() -> RunOptions {
+    RunOptions { scores: true, ..RunOptions::default() }
 }
 
 fn none() -> serde_json::Value {
@@ -153,7 +152,7 @@ fn blending_features_or_classes_gives_the_labels_of_blending_scores() {
             .with("normalization", none())
             .with("blend", json!(blend));
         let mut scores = Scores::default();
-        let found = session(&model, 2).run(&volume, &RunOptions::default(), &mut scores).unwrap();
+        let found = session(&model, 2).run(&volume, &with_scores(), &mut scores).unwrap();
         let expected = blended_naively(&model, &values, shape, softmax);
         let (mut error, mut norm) = (0.0, 0.0);
         for (a, b) in expected.iter().zip(&scores.0) {

@@ -90,3 +90,14 @@ pub fn filled<T: Clone>(what: &str, length: usize, value: T) -> Result<Vec<T>> {
     vector.resize(length, value);
     Ok(vector)
 }
+
+/// As [`filled`], in the memory that `vector` has where that is enough.
+pub fn refill<T: Clone>(what: &str, vector: &mut Vec<T>, length: usize, value: T) -> Result<()> {
+    if length > vector.capacity() {
+        *vector = Vec::new(); // before the new memory is asked for
+        *vector = reserved(what, length)?;
+    }
+    vector.clear();
+    vector.resize(length, value);
+    Ok(())
+}

@@ -174,10 +174,6 @@ impl Observer for Follower<'_> {
         Ok(())
     }
 
-    fn wants_scores(&self) -> bool {
-        self.scores.is_some()
-    }
-
     fn scores(
         &mut self,
         scores: &[f32],

@@ -44,8 +44,12 @@ pub fn segment(arguments: &Segment) -> Result<(), Failure> {
     let image_bytes = image.bytes.len() as u64;
     let session = new_session(arguments, &model, image_bytes)?;
     seconds.load = clock.elapsed().as_secs_f64();
-    let options =
-        RunOptions { step: arguments.step, mirror: arguments.mirror, ..RunOptions::default() };
+    let options = RunOptions {
+        step: arguments.step,
+        mirror: arguments.mirror,
+        scores: arguments.scores.is_some(),
+        ..RunOptions::default()
+    };
     let view = image.view();
     let with_image =
         |error| Failure::of(Exit::Input)(including(error, image_bytes, arguments.memory));

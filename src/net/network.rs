@@ -113,7 +113,7 @@ pub struct Join {
     pub main: TensorId,
     /// How `main` is normalised, and the slope of the activation.
     pub normalization: Normalization,
-    /// The block's input.
+    /// The block's input: what an operation wrote, never the patch.
     pub shortcut: TensorId,
     /// What is written.
     pub output: TensorId,

@@ -34,11 +34,13 @@ pub struct RunOptions {
     pub keep: Option<Vec<u32>>,
     /// Label values whose probabilities are wanted, on the caller's grid.
     pub probabilities: Vec<u32>,
+    /// Call [`Observer::scores`].
+    pub scores: bool,
 }
 
 impl Default for RunOptions {
     fn default() -> Self {
-        Self { step: 0.5, mirror: false, keep: None, probabilities: Vec::new() }
+        Self { step: 0.5, mirror: false, keep: None, probabilities: Vec::new(), scores: false }
     }
 }
 
@@ -94,12 +96,7 @@ pub trait Observer {
         Ok(())
     }
 
-    /// Whether [`Observer::scores`] is to be called.
-    fn wants_scores(&self) -> bool {
-        false
-    }
-
-    /// Class scores on the network's grid for `planes` of its slowest axis,
+    /// With [`RunOptions::scores`]: class scores on the network's grid for `planes` of its slowest axis,
     /// `[classes][planes][shape1][shape2]`, in ascending order of planes.
     ///
     /// # Errors

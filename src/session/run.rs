@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, TryLockError};
 use std::time::Instant;
 
 use super::labels::Restored;
-use super::size::{self, Sizes};
+use super::size;
 use super::{
     Estimate, Level, Observer, Phase, Progress, Report, RunOptions, Segmentation, SessionOptions,
 };
@@ -79,7 +79,7 @@ impl Session {
     /// [`Error::Busy`] during a run; [`Error::Argument`] if volume or options can't be used.
     pub fn estimate(&self, volume: &VolumeView, options: &RunOptions) -> Result<Estimate> {
         let device = self.lock()?;
-        self.sizes(&**device, volume, options).map(|sizes| sizes.estimate)
+        self.size(&**device, volume, options)
     }
 
     /// Segments `volume`.
@@ -96,8 +96,7 @@ impl Session {
     ) -> Result<Segmentation> {
         let mut device = self.lock()?;
         self.cancelled.store(false, Ordering::Relaxed);
-        let sizes = self.sizes(&**device, volume, options)?;
-        let host_bytes = sizes.estimate.host_bytes;
+        let host_bytes = self.size(&**device, volume, options)?.host_bytes;
         size::obey(self.host_budget_bytes, host_bytes, "segmenting this volume")?;
         let mut run = Run {
             session: self,
@@ -130,14 +129,14 @@ impl Session {
         })
     }
 
-    fn sizes(
+    fn size(
         &self,
         device: &dyn Device,
         volume: &VolumeView,
         options: &RunOptions,
-    ) -> Result<Sizes> {
+    ) -> Result<Estimate> {
         let passes = self.mirrors(options).len() * self.model.package().folds.len();
-        Sizes::new(&self.model, &self.plan, device, self.loaded_bytes, volume, options, passes)
+        size::estimate(&self.model, &self.plan, device, self.loaded_bytes, volume, options, passes)
     }
 
     /// The reversals that are averaged, none of them first.
@@ -251,7 +250,7 @@ impl Run<'_> {
             blend: size::blend(package),
             output: prepared.output,
             probability_classes: restored.probability_classes().to_vec(),
-            scores: self.observer.wants_scores(),
+            scores: self.options.scores,
         })
     }
 

@@ -7,5 +7,5 @@ mod schedule;
 mod tiles;
 
 pub use gaussian::gaussian;
-pub use schedule::{Schedule, Slab, Step, schedule};
+pub use schedule::{SLAB_PLANES, Schedule, Slab, Step, schedule};
 pub use tiles::{Tile, tile_count, tile_starts};

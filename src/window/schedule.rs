@@ -7,6 +7,9 @@ use crate::base::Result;
 use crate::base::error::reserved;
 use crate::volume::AxisMap;
 
+/// Planes of a [`Slab`], at most: what is classified at a time needs memory.
+pub const SLAB_PLANES: usize = 4;
+
 /// Planes of the slowest axis that no later tile touches.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Slab {
@@ -72,13 +75,11 @@ pub fn schedule(
         // The last final plane is still needed by output planes that lie after it.
         ring_planes = ring_planes.max(touched - final_planes.max(1) + 1);
         let until = starts[0].get(index + 1).map_or(shape[0], |&next| in_volume(next));
-        if until > final_planes {
-            let output_until = output.high.partition_point(|&high| (high as usize) < until);
-            steps.push(Step::Resolve(Slab {
-                planes: final_planes..until,
-                output: final_output..output_until,
-            }));
-            final_planes = until;
+        while final_planes < until {
+            let planes = final_planes..until.min(final_planes + SLAB_PLANES);
+            let output_until = output.high.partition_point(|&high| (high as usize) < planes.end);
+            final_planes = planes.end;
+            steps.push(Step::Resolve(Slab { planes, output: final_output..output_until }));
             final_output = output_until;
         }
     }
@@ -137,6 +138,7 @@ mod tests {
                     Step::Resolve(slab) => {
                         prop_assert_eq!(slab.planes.start, next_plane);
                         prop_assert_eq!(slab.output.start, next_output);
+                        prop_assert!(slab.planes.len() <= SLAB_PLANES);
                         for plane in slab.planes.clone() {
                             prop_assert_eq!(slots[plane % plan.ring_planes], Some(plane));
                         }

@@ -28,12 +28,13 @@ from safetensors.numpy import save_file
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import stunet_torch  # noqa: E402
+from nnunet import Job, dataset_of, plans_of, single_precision_sums  # noqa: E402
 from pack import pack  # noqa: E402
 
 CT = dict(mean=10.0, std=220.0, percentile_00_5=-950.0, percentile_99_5=700.0, min=-1024.0,
           max=1500.0, median=20.0)
 DEFAULTS = dict(
-    crop=((40, 66), (30, 58), (40, 66)), spacing=(3.0, 3.0, 3.0), target=(3.0, 3.0, 3.0),
+    crop=((40, 62), (30, 54), (40, 62)), spacing=(3.0, 3.0, 3.0), target=(3.0, 3.0, 3.0),
     scheme="CTNormalization", masked=False, transpose=(0, 1, 2), mirror=False, folds=1,
     channels=1, reader="SimpleITKIO", direction=(1, 0, 0, 0, 1, 0, 0, 0, 1), patch=(16, 16, 16),
     scale=None, zero_border=0, seed=0, classes=4,
@@ -43,14 +44,14 @@ CASES = {  # spacings of images are (i, j, k), targets are in network axes
     "zscore_masked_crop": dict(scheme="ZScoreNormalization", masked=True, zero_border=4),
     "zscore_two_channels": dict(scheme="ZScoreNormalization", channels=2, target=(3.5, 3.2, 3.0)),
     "thick_slices": dict(spacing=(1.5, 1.5, 5.0), target=(2.5, 1.6, 1.7),
-                         crop=((40, 56), (30, 62), (40, 70))),
+                         crop=((40, 54), (30, 58), (40, 64))),
     "thick_network": dict(spacing=(1.5, 1.6, 1.7), target=(5.2, 1.5, 1.5),
-                          crop=((20, 70), (30, 55), (40, 66))),
+                          crop=((20, 66), (30, 52), (40, 62))),
     "smaller_than_the_patch": dict(scheme="RescaleTo01Normalization",
                                    crop=((40, 49), (30, 57), (40, 41))),
     "no_normalization": dict(scheme="NoNormalization", scale=1e-3, target=(3.3, 3.0, 2.8)),
     "transposed": dict(transpose=(2, 0, 1), spacing=(4.0, 1.1, 1.3), target=(2.0, 1.5, 1.2),
-                       crop=((40, 66), (30, 58), (40, 54))),
+                       crop=((40, 62), (30, 54), (40, 54))),
     "mirrored": dict(mirror=True),
     "two_folds": dict(folds=2, scheme="ZScoreNormalization"),
     "reoriented": dict(reader="SimpleITKIOWithReorient", target=(3.4, 2.9, 2.7),
@@ -77,40 +78,6 @@ def seeded(case, seed):
     return net
 
 
-def plans_of(case):
-    transpose = list(case["transpose"])
-    resample = "resample_data_or_seg_to_shape"
-    kwargs = dict(is_seg=False, order_z=0, force_separate_z=None)
-    config = dict(
-        data_identifier="nnUNetPlans_3d_fullres", preprocessor_name="DefaultPreprocessor",
-        batch_size=2, patch_size=list(case["patch"]), median_image_size_in_voxels=[64] * 3,
-        spacing=list(case["target"]), normalization_schemes=[case["scheme"]] * case["channels"],
-        use_mask_for_norm=[case["masked"]] * case["channels"],
-        resampling_fn_data=resample, resampling_fn_seg=resample,
-        resampling_fn_probabilities=resample,
-        resampling_fn_data_kwargs=dict(kwargs, order=3),
-        resampling_fn_seg_kwargs=dict(kwargs, is_seg=True, order=1),
-        resampling_fn_probabilities_kwargs=dict(kwargs, order=1),
-        architecture=dict(network_class_name="STUNet", _kw_requires_import=[],
-                          arch_kwargs=dict(strides=[[1, 1, 1]] + STRIDES)),
-        batch_dice=False,
-    )
-    plans = dict(
-        dataset_name="Dataset900_Seeded", plans_name="nnUNetPlans",
-        original_median_spacing_after_transp=list(case["target"]),
-        original_median_shape_after_transp=[64] * 3, image_reader_writer=case["reader"],
-        transpose_forward=transpose, transpose_backward=[transpose.index(i) for i in range(3)],
-        configurations={"3d_fullres": config}, experiment_planner_used="ExperimentPlanner",
-        label_manager="LabelManager",
-        foreground_intensity_properties_per_channel={
-            str(i): CT for i in range(case["channels"])},
-    )
-    labels = {"background": 0, **{f"structure {i}": i for i in range(1, case["classes"])}}
-    dataset = dict(channel_names={str(i): "image" for i in range(case["channels"])},
-                   labels=labels, numTraining=1, file_ending=".nii.gz")
-    return plans, dataset
-
-
 def images_of(case, ct):
     """The channels' arrays, (k, j, i)."""
     image = ct[tuple(slice(*range_) for range_ in case["crop"])].copy()
@@ -124,20 +91,16 @@ def images_of(case, ct):
 
 
 def run(name, ct, out):
-    from nnunetv2.inference.export_prediction import (
-        convert_predicted_logits_to_segmentation_with_correct_shape)
-    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-
     case = {**DEFAULTS, **CASES[name]}
-    plans, dataset = plans_of(case)
-    manager = PlansManager(plans)
-    config = manager.get_configuration("3d_fullres")
-    label_manager = manager.get_label_manager(dataset)
+    plans = plans_of(case["patch"], case["target"], [case["scheme"]] * case["channels"], STRIDES, CT,
+                     case["masked"], case["transpose"], case["reader"])
+    dataset = dataset_of(case["channels"],
+                         [f"structure {i}" for i in range(1, case["classes"])])
     nets = [seeded(case, case["seed"] + fold) for fold in range(case["folds"])]
     # Copies: the predictor loads every fold into the first network.
     states = [{k: v.clone() for k, v in net.state_dict().items()} for net in nets]
     images = images_of(case, ct)
+    job = Job(nets[0], states, plans, dataset, case["mirror"])
     with tempfile.TemporaryDirectory() as folder:
         files = []
         for channel, image in enumerate(images):
@@ -148,32 +111,12 @@ def run(name, ct, out):
             sitk.WriteImage(volume, files[-1])
         read_back = sitk.ReadImage(files[0])
         spacing, direction = read_back.GetSpacing(), read_back.GetDirection()
-        predictor = nnUNetPredictor(tile_step_size=0.5, use_gaussian=True,
-                                    use_mirroring=case["mirror"],
-                                    perform_everything_on_device=False,
-                                    device=torch.device("cpu"), allow_tqdm=False)
-        predictor.manual_initialization(nets[0], manager, config, states, dataset,
-                                        "nnUNetTrainer", (0, 1, 2))
-        data, _, properties = config.preprocessor_class(verbose=False).run_case(
-            files, None, manager, config, dataset)
-        pre = np.ascontiguousarray(np.asarray(data), dtype=np.float32)
-
-        def labels_of(logits):
-            labels = convert_predicted_logits_to_segmentation_with_correct_shape(
-                logits, manager, config, label_manager, properties)
-            written = os.path.join(folder, "labels.nii.gz")
-            manager.image_reader_writer_class().write_seg(labels, written, properties)
-            return sitk.GetArrayFromImage(sitk.ReadImage(written)).astype(np.uint8)
-
-        data = torch.as_tensor(pre)
-        labels = labels_of(predictor.predict_logits_from_preprocessed_data(data).cpu())
-        half, torch.half = torch.half, torch.float32
-        try:
-            logits = predictor.predict_logits_from_preprocessed_data(data).cpu()
-        finally:
-            torch.half = half
-        assert logits.dtype == torch.float32
-        labels_single = labels_of(logits)
+        pre = job.preprocess(files)
+    labels = job.labels(job.scores(pre))
+    with single_precision_sums():
+        logits = job.scores(pre)
+    assert logits.dtype == torch.float32
+    labels_single = job.labels(logits)
     shares = np.bincount(labels.ravel(), minlength=case["classes"]) / labels.size
     print(name, "pre", pre.shape, "labels", labels.shape, np.round(shares, 3),
           "half and single precision differ in", (labels != labels_single).sum())

@@ -11,6 +11,8 @@ use super::rows::JoinRow;
 use super::statistics::Partial;
 use crate::base::error::filled;
 use crate::base::{Pool, Result};
+#[cfg(test)]
+use crate::net::StatisticsId;
 use crate::net::{Conv, Epilogue, Join, Network, Normalization, Op, ParameterId, Plan, Weights};
 
 enum Layer {
@@ -201,6 +203,11 @@ impl Forward {
     #[cfg(test)]
     pub(super) fn arena_values(&self) -> &[f32] {
         self.arena.values()
+    }
+
+    #[cfg(test)]
+    pub(super) fn statistics(&self, id: StatisticsId) -> &[Partial] {
+        &self.statistics[id.0]
     }
 
     /// Runs the network of one fold.

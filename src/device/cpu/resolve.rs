@@ -11,7 +11,7 @@ use super::kernels::Kernels;
 use super::memory::Shared;
 use super::mosaic::{Mosaic, RowScratch};
 use super::scores::{ArgmaxRow, ScoreRow};
-use crate::base::error::filled;
+use crate::base::error::refill;
 use crate::base::{Error, Pool, Result};
 use crate::device::{Blend, SlabOutput};
 use crate::window::Slab;
@@ -86,7 +86,7 @@ impl Mosaic {
         let [_, rows, columns] = this.job.shape;
         let planes = slab.planes.len();
         let wanted = if this.job.scores { head.classes * planes * rows * columns } else { 0 };
-        output.scores = filled("scores of a slab", wanted, 0.0)?;
+        refill("scores of a slab", &mut output.scores, wanted, 0.0)?;
         let scores_out = Shared(output.scores.as_mut_ptr());
         pool.run(planes * rows, &|task, worker| {
             let (plane, row) = (task / rows, task % rows);
@@ -153,10 +153,10 @@ impl Mosaic {
         let maps = &self.job.output;
         let [rows, columns] = [maps[1].low.len(), maps[2].low.len()];
         let voxels = slab.output.len() * rows * columns;
-        output.classes.clear();
-        output.classes.resize(voxels, 0);
+        refill("labels of a slab", &mut output.classes, voxels, 0)?;
         let wanted = &self.job.probability_classes;
-        output.probabilities = filled("probabilities of a slab", wanted.len() * voxels, 0.0)?;
+        let values = wanted.len() * voxels;
+        refill("probabilities of a slab", &mut output.probabilities, values, 0.0)?;
         let probabilities = Shared(output.probabilities.as_mut_ptr());
         let lines = output.classes.chunks_mut(columns.max(1)).collect();
         pool.for_each(lines, |line, classes: &mut [u16], worker| {

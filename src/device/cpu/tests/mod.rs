@@ -1,5 +1,7 @@
 //! Every instruction set against the reference, on any number of threads.
 
+mod pytorch;
+
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -12,6 +14,7 @@ use crate::net::{
     Conv, Epilogue, Head, Join, Network, Normalization, Op, Parameter, ParameterId, Plan, Source,
     StatisticsId, Tensor, TensorId, Weights,
 };
+use reference::Dense;
 
 /// Seeded values in (-1, 1), the same on every machine.
 struct Noise(u64);
@@ -86,6 +89,19 @@ impl Builder {
         output
     }
 
+    fn join(
+        &mut self,
+        main: TensorId,
+        normalization: Normalization,
+        shortcut: TensorId,
+    ) -> TensorId {
+        self.network.tensors.push(self.network.tensors[main.0].clone());
+        let output = TensorId(self.network.tensors.len() - 1);
+        self.network.ops.push(Op::Join(Join { main, normalization, shortcut, output }));
+        self.network.output = output;
+        output
+    }
+
     /// A convolution that keeps statistics, and how its readers normalise it.
     fn normalized(
         &mut self,
@@ -138,7 +154,7 @@ fn parameters(network: &Network, noise: &mut Noise) -> Parameters {
     )
 }
 
-/// Runs the network with every instruction set on 1, 2 and 4 threads and compares every tensor.
+/// Compares every instruction set with the reference, on noise.
 fn check(plan: &Arc<Plan>, input: impl Fn(&mut Noise) -> f32) {
     let network = &plan.network;
     let mut noise = Noise(7);
@@ -147,13 +163,26 @@ fn check(plan: &Arc<Plan>, input: impl Fn(&mut Noise) -> f32) {
     let length = first.channels * first.shape.iter().product::<usize>();
     let patch: Vec<f32> = (0..length).map(|_| input(&mut noise)).collect();
     let expected = reference::run(network, &weights.0, &patch);
+    compare(plan, &weights, &patch, &expected, 1e-5, |_| ());
+}
+
+/// Runs the network with every instruction set on 1, 2 and 4 threads, compares every tensor, and
+/// shows each network that has run to `also`.
+fn compare(
+    plan: &Arc<Plan>,
+    weights: &Parameters,
+    patch: &[f32],
+    expected: &[Dense],
+    tolerance: f64,
+    also: impl Fn(&Forward),
+) {
     for instructions in Instructions::available() {
         let kernels = Kernels::of(instructions);
         let mut bits: Option<Vec<u32>> = None;
         for threads in [1, 2, 4] {
             let pool = Pool::new(threads).unwrap();
-            let mut forward = Forward::load(plan.clone(), &weights, kernels, threads).unwrap();
-            forward.input_mut().copy_from_slice(&patch);
+            let mut forward = Forward::load(plan.clone(), weights, kernels, threads).unwrap();
+            forward.input_mut().copy_from_slice(patch);
             forward.run(0, kernels, &pool);
             for (index, expected) in expected.iter().enumerate().skip(1) {
                 let voxels: usize = expected.shape.iter().product();
@@ -169,10 +198,11 @@ fn check(plan: &Arc<Plan>, input: impl Fn(&mut Noise) -> f32) {
                 }
                 let relative = (error / norm).sqrt();
                 assert!(
-                    relative < 1e-5,
+                    relative < tolerance,
                     "{instructions:?}, {threads} threads, tensor {index}: {relative:e}"
                 );
             }
+            also(&forward);
             let now: Vec<u32> = forward.arena_values().iter().map(|v| v.to_bits()).collect();
             match &bits {
                 None => bits = Some(now),
@@ -232,12 +262,7 @@ fn a_small_u_net_with_skips_and_identity_blocks() {
         let source = Source { tensor: first, upsample: [1; 3], normalization: Some(norm1) };
         let (main, normalization) =
             builder.normalized(vec![source], widths[1], [3, 3, 3], [1, 1, 1]);
-        builder
-            .network
-            .tensors
-            .push(Tensor { channels: widths[1], shape: builder.network.tensors[main.0].shape });
-        let output = TensorId(builder.network.tensors.len() - 1);
-        builder.network.ops.push(Op::Join(Join { main, normalization, shortcut: deep, output }));
+        let output = builder.join(main, normalization, deep);
 
         let source = vec![Source::plain(output)];
         let up = builder.conv(source, widths[0], [1, 1, 1], [1, 1, 1], true, Epilogue::Plain);
