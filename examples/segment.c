@@ -8,6 +8,7 @@
  * per voxel in the same order.
  *
  *   cargo build --release
+ *   ln -sf libvoxtile.so target/release/libvoxtile.so.0.1
  *   cc -std=c99 -Iinclude examples/segment.c -o segment -Ltarget/release -lvoxtile
  *   LD_LIBRARY_PATH=target/release ./segment ...
  */

@@ -5,6 +5,11 @@
 
 #![deny(unsafe_code)]
 
+/// The README's example runs with the tests.
+#[cfg(all(doctest, feature = "formats"))]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 pub mod base;
 pub mod device;
 #[cfg(feature = "formats")]
