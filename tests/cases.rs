@@ -1,12 +1,16 @@
 //! Every step of real nnU-Net v2 runs: the preprocessed image, the blended scores, the labels.
 //! `tests/reference/make_cases.py` made the fixtures.
 
+#[path = "common/recorder.rs"]
+mod recorder;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use half::f16;
+use recorder::Recorder;
 use safetensors::{Dtype, SafeTensors};
-use voxtile::session::{LabelMap, Observer};
+use voxtile::session::LabelMap;
 use voxtile::{Element, Geometry, Model, RunOptions, Session, SessionOptions, VolumeView};
 
 const CASES: [&str; 11] = [
@@ -25,40 +29,6 @@ const CASES: [&str; 11] = [
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/cases")
-}
-
-/// Keeps what a run shows on its way.
-#[derive(Default)]
-struct Recorder {
-    preprocessed: Vec<f32>,
-    shape: [usize; 3],
-    /// `[classes][shape0][shape1][shape2]`
-    scores: Vec<f32>,
-}
-
-impl Observer for Recorder {
-    fn preprocessed(&mut self, data: &[f32], _: usize, shape: [usize; 3]) -> voxtile::Result<()> {
-        self.preprocessed = data.to_vec();
-        self.shape = shape;
-        Ok(())
-    }
-
-    fn scores(
-        &mut self,
-        scores: &[f32],
-        classes: usize,
-        planes: std::ops::Range<usize>,
-        shape: [usize; 3],
-    ) -> voxtile::Result<()> {
-        let plane = shape[1] * shape[2];
-        self.scores.resize(classes * shape[0] * plane, f32::NAN);
-        for class in 0..classes {
-            let to = (class * shape[0] + planes.start) * plane;
-            let slab = planes.len() * plane;
-            self.scores[to..to + slab].copy_from_slice(&scores[class * slab..][..slab]);
-        }
-        Ok(())
-    }
 }
 
 fn floats(file: &SafeTensors, name: &str) -> (Vec<usize>, Vec<f32>) {

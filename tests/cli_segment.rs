@@ -1,16 +1,19 @@
 //! The program, run on small seeded models: what it writes and says.
 
 mod common;
+#[path = "common/recorder.rs"]
+mod recorder;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
 
 use common::{Noise, SeededModel};
+use recorder::Recorder;
 use safetensors::SafeTensors;
 use serde_json::Value;
 use voxtile::formats::{Image, OutputFile, nifti};
-use voxtile::session::{LabelMap, Observer};
+use voxtile::session::LabelMap;
 use voxtile::{Geometry, Model, RunOptions, Session, SessionOptions};
 
 /// A folder with a model package and images of noise, and the program to run in it.
@@ -84,52 +87,15 @@ fn model() -> SeededModel {
     SeededModel::small([16, 16, 16], 5)
 }
 
-/// What the library makes of the same files.
-#[derive(Default)]
-struct Expected {
-    labels: Vec<u8>,
-    preprocessed: Vec<f32>,
-    /// `[classes][shape0][shape1][shape2]`
-    scores: Vec<f32>,
-    shape: [usize; 3],
-}
-
-impl Observer for Expected {
-    fn preprocessed(&mut self, data: &[f32], _: usize, shape: [usize; 3]) -> voxtile::Result<()> {
-        self.preprocessed = data.to_vec();
-        self.shape = shape;
-        Ok(())
-    }
-
-    fn scores(
-        &mut self,
-        scores: &[f32],
-        classes: usize,
-        planes: std::ops::Range<usize>,
-        shape: [usize; 3],
-    ) -> voxtile::Result<()> {
-        let plane = shape[1] * shape[2];
-        self.scores.resize(classes * shape[0] * plane, f32::NAN);
-        let length = planes.len() * plane;
-        for class in 0..classes {
-            let place = (class * shape[0] + planes.start) * plane;
-            self.scores[place..place + length]
-                .copy_from_slice(&scores[class * length..(class + 1) * length]);
-        }
-        Ok(())
-    }
-}
-
-fn expected(model: &Path, image: &Image, options: &RunOptions) -> Expected {
+/// What the library makes of the same files, and its labels.
+fn expected(model: &Path, image: &Image, options: &RunOptions) -> (Recorder, Vec<u8>) {
     let model = Arc::new(Model::open(model).unwrap());
     let session = Session::new(model, &SessionOptions::default()).unwrap();
-    let mut expected = Expected::default();
-    let segmentation = session
-        .run(&image.view(), &RunOptions { scores: true, ..options.clone() }, &mut expected)
-        .unwrap();
+    let mut seen = Recorder::default();
+    let options = RunOptions { scores: true, ..options.clone() };
+    let segmentation = session.run(&image.view(), &options, &mut seen).unwrap();
     let LabelMap::U8(labels) = segmentation.labels else { panic!("five classes fit a byte") };
-    expected.labels = labels;
-    expected
+    (seen, labels)
 }
 
 fn tensor(path: &Path, name: &str) -> (Vec<usize>, Vec<f32>) {
@@ -161,16 +127,17 @@ fn every_output_is_what_the_library_computes() {
     assert_eq!(case.files(), names);
 
     let image = nifti::read(&case.path("ct.nii.gz")).unwrap();
-    let expected = expected(&case.path("model.safetensors"), &image, &RunOptions::default());
+    let (seen, expected) =
+        expected(&case.path("model.safetensors"), &image, &RunOptions::default());
     let labels = nifti::read(&case.path("labels.nii.gz")).unwrap();
-    assert_eq!(labels.bytes, expected.labels);
+    assert_eq!(labels.bytes, expected);
     assert_eq!((labels.dims, labels.geometry), (image.dims, image.geometry));
-    let [a0, a1, a2] = expected.shape;
+    let [a0, a1, a2] = seen.shape;
     let pre = tensor(&case.path("pre.safetensors"), "pre");
-    assert_eq!(pre, (vec![1, a0, a1, a2], expected.preprocessed));
+    assert_eq!(pre, (vec![1, a0, a1, a2], seen.preprocessed));
     let scores = tensor(&case.path("scores.safetensors"), "logits");
     assert_eq!(scores.0, [5, a0, a1, a2]);
-    assert!(scores.1 == expected.scores, "scores differ");
+    assert!(scores.1 == seen.scores, "scores differ");
 
     let text = std::fs::read_to_string(case.path("report.json")).unwrap();
     let report: Value = serde_json::from_str(&text).unwrap();
@@ -179,7 +146,7 @@ fn every_output_is_what_the_library_computes() {
     assert_eq!(report["image"]["dims"], serde_json::json!([22, 20, 18]));
     assert_eq!(report["options"]["step"], 0.5);
     assert_eq!(report["device"]["kind"], "cpu");
-    assert_eq!(report["run"]["network_shape"], serde_json::json!(expected.shape));
+    assert_eq!(report["run"]["network_shape"], serde_json::json!(seen.shape));
     assert!(report["seconds"]["total"].as_f64().unwrap() > 0.0);
     if cfg!(target_os = "linux") {
         assert!(report["memory"]["peak_bytes"].as_u64().unwrap() > 1 << 20);
@@ -188,7 +155,7 @@ fn every_output_is_what_the_library_computes() {
     assert_eq!(found.len(), 4, "every label but the background");
     for entry in found {
         let value = entry["value"].as_u64().unwrap() as u8;
-        let voxels = expected.labels.iter().filter(|label| **label == value).count();
+        let voxels = expected.iter().filter(|label| **label == value).count();
         assert_eq!(entry["voxels"], voxels, "{entry}");
         let milliliters = voxels as f64 * 1.5 * 1.5 * 2.0 / 1000.0;
         assert!((entry["milliliters"].as_f64().unwrap() - milliliters).abs() < 1e-6);
@@ -217,8 +184,8 @@ fn options_reach_the_session_and_threads_change_nothing() {
     assert_eq!(std::fs::read(case.path("labels.nii.gz")).unwrap(), one);
     let image = nifti::read(&case.path("ct.nii.gz")).unwrap();
     let options = RunOptions { step: 0.75, mirror: true, ..RunOptions::default() };
-    let expected = expected(&case.path("model.safetensors"), &image, &options);
-    assert_eq!(nifti::read(&case.path("labels.nii.gz")).unwrap().bytes, expected.labels);
+    let (_, expected) = expected(&case.path("model.safetensors"), &image, &options);
+    assert_eq!(nifti::read(&case.path("labels.nii.gz")).unwrap().bytes, expected);
 }
 
 #[test]
@@ -248,8 +215,8 @@ fn channel_files_are_one_case() {
         ["segment", "ct.nii.gz", "second.nii", "-m", "model.safetensors", "-o", "labels.nii"];
     case.succeed(&arguments);
     let image = nifti::read_channels(&["ct.nii.gz", "second.nii"].map(|n| case.path(n))).unwrap();
-    let expected = expected(&case.path("model.safetensors"), &image, &RunOptions::default());
-    assert_eq!(nifti::read(&case.path("labels.nii")).unwrap().bytes, expected.labels);
+    let (_, expected) = expected(&case.path("model.safetensors"), &image, &RunOptions::default());
+    assert_eq!(nifti::read(&case.path("labels.nii")).unwrap().bytes, expected);
 }
 
 #[test]

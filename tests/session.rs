@@ -2,12 +2,15 @@
 //! way a volume lies in memory, both ways of blending, and clear errors.
 
 mod common;
+#[path = "common/recorder.rs"]
+mod recorder;
 
-use std::ops::{ControlFlow, Range};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use common::{Noise, SeededModel};
 use proptest::prelude::*;
+use recorder::Recorder;
 use serde_json::json;
 use voxtile::session::{LabelMap, Observer, Phase, Progress, Segmentation, Unobserved};
 use voxtile::window::{gaussian, tile_starts};
@@ -35,28 +38,6 @@ fn labels(found: &Segmentation) -> &[u8] {
     }
 }
 
-/// Keeps the scores, `[classes][voxels]`.
-#[derive(Default)]
-struct Scores(Vec<f32>);
-
-impl Observer for Scores {
-    fn scores(
-        &mut self,
-        scores: &[f32],
-        classes: usize,
-        planes: Range<usize>,
-        shape: [usize; 3],
-    ) -> voxtile::Result<()> {
-        let plane = shape[1] * shape[2];
-        self.0.resize(classes * shape[0] * plane, f32::NAN);
-        for (class, slab) in scores.chunks_exact(planes.len() * plane).enumerate() {
-            let to = (class * shape[0] + planes.start) * plane;
-            self.0[to..to + slab.len()].copy_from_slice(slab);
-        }
-        Ok(())
-    }
-}
-
 #[test]
 fn the_same_bits_on_any_number_of_threads_and_from_run_to_run() {
     let dims = [29, 17, 23];
@@ -69,9 +50,9 @@ fn the_same_bits_on_any_number_of_threads_and_from_run_to_run() {
         let options = RunOptions { mirror: true, probabilities: vec![0, 3], ..with_scores() };
         let mut first: Option<(Segmentation, Vec<u32>)> = None;
         for threads in [1, 2, 4, 4] {
-            let mut scores = Scores::default();
-            let found = session(&model, threads).run(&volume, &options, &mut scores).unwrap();
-            let scores: Vec<u32> = scores.0.iter().map(|score| score.to_bits()).collect();
+            let mut seen = Recorder::default();
+            let found = session(&model, threads).run(&volume, &options, &mut seen).unwrap();
+            let scores: Vec<u32> = seen.scores.iter().map(|score| score.to_bits()).collect();
             if let Some((before, before_scores)) = &first {
                 assert!(before.labels == found.labels, "labels on {threads} threads");
                 assert!(*before_scores == scores, "scores on {threads} threads");
@@ -117,11 +98,11 @@ fn blended_naively(
             })
             .collect();
         let tile: Vec<f32> = places.iter().map(|&place| values[place]).collect();
-        let mut scores = Scores::default();
+        let mut seen = Recorder::default();
         let view = dense(&tile, patch, Geometry::axis_aligned([1.5; 3]));
-        single.run(&view, &with_scores(), &mut scores).unwrap();
+        single.run(&view, &with_scores(), &mut seen).unwrap();
         for (v, &place) in places.iter().enumerate() {
-            let score = |class: usize| f64::from(scores.0[class * places.len() + v]);
+            let score = |class: usize| f64::from(seen.scores[class * places.len() + v]);
             let total: f64 = (0..model.classes).map(|class| score(class).exp()).sum();
             weights[place] += f64::from(window[v]);
             for class in 0..model.classes {
@@ -151,11 +132,11 @@ fn blending_features_or_classes_gives_the_labels_of_blending_scores() {
         let model = SeededModel::small([16; 3], 4)
             .with("normalization", none())
             .with("blend", json!(blend));
-        let mut scores = Scores::default();
-        let found = session(&model, 2).run(&volume, &with_scores(), &mut scores).unwrap();
+        let mut seen = Recorder::default();
+        let found = session(&model, 2).run(&volume, &with_scores(), &mut seen).unwrap();
         let expected = blended_naively(&model, &values, shape, softmax);
         let (mut error, mut norm) = (0.0, 0.0);
-        for (a, b) in expected.iter().zip(&scores.0) {
+        for (a, b) in expected.iter().zip(&seen.scores) {
             error += f64::from(a - b).powi(2);
             norm += f64::from(*a).powi(2);
         }

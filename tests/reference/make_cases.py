@@ -37,7 +37,7 @@ DEFAULTS = dict(
     crop=((40, 62), (30, 54), (40, 62)), spacing=(3.0, 3.0, 3.0), target=(3.0, 3.0, 3.0),
     scheme="CTNormalization", masked=False, transpose=(0, 1, 2), mirror=False, folds=1,
     channels=1, reader="SimpleITKIO", direction=(1, 0, 0, 0, 1, 0, 0, 0, 1), patch=(16, 16, 16),
-    scale=None, zero_border=0, seed=0, classes=4,
+    scale=None, zero_border=0, classes=4,
 )
 CASES = {  # spacings of images are (i, j, k), targets are in network axes
     "ct_resampled": dict(target=(2.6, 2.2, 2.4)),
@@ -61,23 +61,6 @@ STRIDES = [[2, 2, 2], [2, 2, 2]]
 CHANNELS = [6, 10, 12]
 
 
-def seeded(case, seed):
-    """A STU-Net whose weights survive rounding to half precision, with spread-out classes."""
-    net = stunet_torch.STUNet(case["channels"], case["classes"], CHANNELS, 1, STRIDES).eval()
-    g = torch.Generator().manual_seed(seed)
-    for m in net.modules():
-        if isinstance(m, torch.nn.Conv3d):
-            torch.nn.init.kaiming_normal_(m.weight, a=1e-2, generator=g)
-            torch.nn.init.normal_(m.bias, 0, 0.05, generator=g)
-        if isinstance(m, torch.nn.InstanceNorm3d):
-            torch.nn.init.normal_(m.weight, 1, 0.2, generator=g)
-            torch.nn.init.normal_(m.bias, 0, 0.2, generator=g)
-    with torch.no_grad():
-        for p in net.parameters():
-            p.copy_(p.half().float())
-    return net
-
-
 def images_of(case, ct):
     """The channels' arrays, (k, j, i)."""
     image = ct[tuple(slice(*range_) for range_ in case["crop"])].copy()
@@ -96,7 +79,9 @@ def run(name, ct, out):
                      case["masked"], case["transpose"], case["reader"])
     dataset = dataset_of(case["channels"],
                          [f"structure {i}" for i in range(1, case["classes"])])
-    nets = [seeded(case, case["seed"] + fold) for fold in range(case["folds"])]
+    nets = [stunet_torch.seeded(
+        stunet_torch.STUNet(case["channels"], case["classes"], CHANNELS, 1, STRIDES),
+        fold, torch.half) for fold in range(case["folds"])]
     # Copies: the predictor loads every fold into the first network.
     states = [{k: v.clone() for k, v in net.state_dict().items()} for net in nets]
     images = images_of(case, ct)

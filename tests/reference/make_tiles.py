@@ -33,20 +33,8 @@ DEFAULTS = dict(depth=1, inputs=1, classes=4, folds=1, dtype="f16")
 
 def seeded(case, seed):
     net = stunet_torch.STUNet(case["inputs"], case["classes"], case["channels"], case["depth"],
-                              case["strides"]).eval()
-    g = torch.Generator().manual_seed(seed)
-    dtype = DTYPES[case["dtype"]]
-    with torch.no_grad():
-        for m in net.modules():
-            if isinstance(m, torch.nn.Conv3d):
-                torch.nn.init.kaiming_normal_(m.weight, a=1e-2, generator=g)
-                torch.nn.init.normal_(m.bias, 0, 0.05, generator=g)
-            if isinstance(m, torch.nn.InstanceNorm3d):
-                torch.nn.init.normal_(m.weight, 1, 0.2, generator=g)
-                torch.nn.init.normal_(m.bias, 0, 0.2, generator=g)
-        for p in net.parameters():
-            p.copy_(p.to(dtype).float())
-    return net
+                              case["strides"])
+    return stunet_torch.seeded(net, seed, DTYPES[case["dtype"]])
 
 
 def main(out):
