@@ -131,8 +131,9 @@ int main(int argc, char **argv)
     file = fopen(argv[2], "rb");
     if (image == NULL || labels == NULL) {
         fprintf(stderr, "no memory for %lu voxels\n", (unsigned long)voxels);
-    } else if (file == NULL || fread(image, 2, voxels, file) != voxels) {
-        fprintf(stderr, "%s: expected %lu voxels of 2 bytes\n", argv[2], (unsigned long)voxels);
+    } else if (file == NULL || fread(image, 2, voxels, file) != voxels ||
+               fgetc(file) != EOF) {
+        fprintf(stderr, "%s: expected %lu voxels of 2 bytes, no header\n", argv[2], (unsigned long)voxels);
     } else {
         volume.data = image;
         result = segment(argv[1], &volume, labels, voxels);

@@ -27,8 +27,10 @@ try {
     }
     std::vector<int16_t> image(voxels);
     std::ifstream file(argv[2], std::ios::binary);
-    if (!file.read(reinterpret_cast<char *>(image.data()), std::streamsize(voxels * 2)))
-        throw std::runtime_error(std::string(argv[2]) + ": too short");
+    if (!file.read(reinterpret_cast<char *>(image.data()), std::streamsize(voxels * 2)) ||
+        file.peek() != std::ifstream::traits_type::eof())
+        throw std::runtime_error(std::string(argv[2]) + ": expected " + std::to_string(voxels) +
+                                 " voxels of 2 bytes, no header");
     volume.data = image.data();
 
     const voxtile::Model model(argv[1]);

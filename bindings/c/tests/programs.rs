@@ -169,6 +169,14 @@ fn the_examples_run_and_agree() {
         assert_eq!(output.status.code(), Some(1));
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(text.contains("missing.safetensors: No such file"), "{text}");
+        let longer = folder.path().join("longer.raw");
+        std::fs::write(&longer, [&voxels[..], b"x"].concat()).unwrap();
+        let mut command = Command::new(&program);
+        command.arg(&model).arg(&longer).args(dims.map(|extent| extent.to_string()));
+        let output = command.args(["1", "1", "1"]).arg(&labels).output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(text.contains("expected 1287 voxels"), "{text}");
     }
     assert!(!results.is_empty());
     assert!(results.iter().all(|labels| *labels == results[0]), "the programs' labels differ");
