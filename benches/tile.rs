@@ -22,14 +22,14 @@ fn tiles(criterion: &mut Criterion) {
     group.sample_size(10).measurement_time(Duration::from_secs(10));
     for (size, channels) in [("S", 16), ("B", 32)] {
         let model = Model::from_bytes(SeededModel::stunet(channels, 105).bytes()).unwrap();
-        let plan = Arc::new(Plan::new(model.network().clone()).unwrap());
-        let patch = model.package().patch;
+        let plan = Arc::new(Plan::new(model.network(0).clone()).unwrap());
+        let patch = model.package().parts[0].patch;
         let mut noise = Noise(1);
         let volume: Vec<f32> = (0..patch.iter().product::<usize>()).map(|_| noise.next()).collect();
         for threads in [1, 2] {
             let pool = Arc::new(Pool::new(threads).unwrap());
             let mut device = Cpu::new(pool);
-            device.load(Arc::clone(&plan), &model).unwrap();
+            device.load(Arc::clone(&plan), &model.weights(0)).unwrap();
             device.begin(job::job(volume.clone(), patch)).unwrap();
             let tile = Tile { start: [0; 3] };
             group.bench_function(format!("{size}/{threads} threads"), |bencher| {

@@ -70,11 +70,14 @@ fn published_sizes_have_their_number_of_parameters() {
         assert_eq!(stored + unused_heads, total, "{first} channels");
     }
     let model = Model::from_bytes(SeededModel::stunet(16, 105).bytes()).unwrap();
-    let biases: u64 = model.package().architecture.channels.iter().map(|&c| 2 * c as u64).sum();
+    let biases: u64 =
+        model.package().parts[0].architecture.channels.iter().map(|&c| 2 * c as u64).sum();
     let decoder: u64 =
-        model.package().architecture.channels[..5].iter().map(|&c| 2 * c as u64).sum();
-    let heads: u64 =
-        model.package().architecture.channels[1..5].iter().map(|&c| 105 * (c as u64 + 1)).sum();
+        model.package().parts[0].architecture.channels[..5].iter().map(|&c| 2 * c as u64).sum();
+    let heads: u64 = model.package().parts[0].architecture.channels[1..5]
+        .iter()
+        .map(|&c| 105 * (c as u64 + 1))
+        .sum();
     assert_eq!(model.parameters() + biases + decoder + heads, 14_596_941);
 }
 
@@ -84,10 +87,12 @@ fn mapped_and_read_files_are_the_same_model() {
     let mapped = Model::open(&path).unwrap();
     let read = Model::open_with(&path, Loading::Read).unwrap();
     assert_eq!(mapped.package(), read.package());
-    assert_eq!(mapped.network(), read.network());
-    for id in 0..mapped.network().parameters.len() {
+    assert_eq!(mapped.network(0), read.network(0));
+    for id in 0..mapped.network(0).parameters.len() {
         let id = ParameterId(id);
-        assert_eq!(mapped.parameter(0, id).unwrap(), read.parameter(0, id).unwrap());
+        let weights = [mapped.weights(0), read.weights(0)];
+        let [mapped, read] = weights.each_ref().map(|weights| weights.parameter(0, id).unwrap());
+        assert_eq!(mapped, read);
     }
 }
 
@@ -107,49 +112,93 @@ fn biases_that_are_cancelled_and_unused_heads_may_be_absent_or_present() {
     assert!(text.contains("seg_outputs.0.weight has shape [10, 4, 1, 1, 1], expected [4, 10,"));
 }
 
+fn part(document: &mut Value) -> &mut Value {
+    &mut document["parts"][0]
+}
+
+fn resampling(image: u8, scores: u8) -> Value {
+    let by = |order| json!({ "order": order, "separate_axis": "auto" });
+    json!({ "image": by(image), "scores": by(scores) })
+}
+
+fn largest(labels: Value, connectivity: u8) -> Value {
+    json!([{ "step": "largest_component", "labels": labels, "connectivity": connectivity }])
+}
+
 #[test]
 fn every_bad_field_is_named() {
     type Change = fn(&mut Value);
     let cases: &[(Change, &str)] = &[
         (|d| d["format_version"] = json!(2), "format version is 2; this voxtile reads version 1"),
         (|d| d["format_version"] = json!("1"), "can't be used"),
-        (|d| d["patch"] = Value::Null, "can't be used"),
+        (|d| part(d)["patch"] = Value::Null, "can't be used"),
         (|d| d["surprise"] = json!(1), "unknown field `surprise`"),
-        (|d| d["architecture"]["family"] = json!("unet"), "family is \"unet\""),
-        (|d| d["architecture"]["channels"][1] = json!(0), "0 channels, expected 1 to 16384"),
-        (|d| d["architecture"]["channels"][1] = json!(1u64 << 40), "expected 1 to 16384"),
-        (|d| d["architecture"]["channels"] = json!([8]), "channels has 1 entries"),
-        (|d| d["architecture"]["blocks"] = json!([1, 1]), "blocks has 2 entries, expected 3"),
-        (|d| d["architecture"]["blocks"][0] = json!(1000), "blocks has 1000"),
-        (|d| d["architecture"]["strides"][0] = json!([3, 1, 1]), "expected 1 or 2 per axis"),
-        (|d| d["architecture"]["kernels"][2] = json!([1, 3, 3]), "STU-Net's are all [3, 3, 3]"),
-        (|d| d["architecture"]["classes"] = json!(1), "classes is 1, expected 2 to 65535"),
-        (|d| d["architecture"]["classes"] = json!(5), "labels has 4 entries, expected 5"),
-        (|d| d["architecture"]["input_channels"] = json!(2), "normalization has 1 entries"),
-        (|d| d["patch"] = json!([8, 10, 8]), "10 is no multiple of"),
-        (|d| d["patch"] = json!([8, 0, 8]), "expected 1 to 1024"),
-        (|d| d["patch"] = json!([8, 1u64 << 40, 8]), "expected 1 to 1024"),
-        (|d| d["patch"] = json!([8, -8, 8]), "can't be used"),
-        (|d| d["spacing"] = json!([1.5, 0.0, 1.5]), "spacing is [1.5, 0.0, 1.5] mm"),
-        (|d| d["spacing"] = json!([1.5, -1.0, 1.5]), "spacing is"),
-        (|d| d["axes"]["transpose"] = json!([0, 1, 1]), "expected an order of 0, 1, 2"),
-        (|d| d["axes"]["orientation"] = json!("lps"), "unknown variant `lps`"),
-        (|d| d["preprocessing"] = json!("magic"), "unknown variant `magic`"),
-        (|d| d["blend"] = json!("max"), "unknown variant `max`"),
-        (|d| d["mirror_axes"] = json!([0, 3]), "expected distinct axes"),
-        (|d| d["mirror_axes"] = json!([1, 1]), "expected distinct axes"),
-        (|d| d["folds"] = json!([]), "folds has 0 entries"),
-        (|d| d["folds"] = json!(["a/b"]), "expected names of letters"),
+        (|d| part(d)["architecture"]["family"] = json!("unet"), "family is \"unet\""),
+        (|d| part(d)["architecture"]["channels"][1] = json!(0), "0 channels, expected 1 to 16384"),
+        (|d| part(d)["architecture"]["channels"][1] = json!(1u64 << 40), "expected 1 to 16384"),
+        (|d| part(d)["architecture"]["channels"] = json!([8]), "channels has 1 entries"),
+        (|d| part(d)["architecture"]["blocks"] = json!([1, 1]), "blocks has 2 entries, expected 3"),
+        (|d| part(d)["architecture"]["blocks"][0] = json!(1000), "blocks has 1000"),
+        (|d| part(d)["architecture"]["strides"][0] = json!([3, 1, 1]), "expected 1 or 2 per axis"),
+        (
+            |d| part(d)["architecture"]["kernels"][2] = json!([1, 3, 3]),
+            "STU-Net's are all [3, 3, 3]",
+        ),
+        (|d| part(d)["architecture"]["classes"] = json!(0), "classes is 0, expected 1 to 65535"),
+        (|d| part(d)["architecture"]["classes"] = json!(5), "output has 4 values, expected 5"),
+        (
+            |d| part(d)["architecture"]["input_channels"] = json!(2),
+            "input_channels is 2, expected 1",
+        ),
+        (|d| part(d)["patch"] = json!([8, 10, 8]), "10 is no multiple of"),
+        (|d| part(d)["patch"] = json!([8, 0, 8]), "expected 1 to 1024"),
+        (|d| part(d)["patch"] = json!([8, 1u64 << 40, 8]), "expected 1 to 1024"),
+        (|d| part(d)["patch"] = json!([8, -8, 8]), "can't be used"),
+        (|d| part(d)["spacing"] = json!([1.5, 0.0, 1.5]), "spacing is [1.5, 0.0, 1.5] mm"),
+        (|d| part(d)["spacing"] = json!([1.5, -1.0, 1.5]), "spacing is"),
+        (|d| part(d)["axes"]["transpose"] = json!([0, 1, 1]), "expected an order of 0, 1, 2"),
+        (|d| part(d)["axes"]["orientation"] = json!("lps"), "unknown variant `lps`"),
+        (|d| part(d)["generation"] = json!("magic"), "unknown variant `magic`"),
+        (|d| part(d)["blend"] = json!("max"), "unknown variant `max`"),
+        (|d| part(d)["mirror_axes"] = json!([0, 3]), "expected distinct axes"),
+        (|d| part(d)["mirror_axes"] = json!([1, 1]), "expected distinct axes"),
+        (|d| part(d)["folds"] = json!([]), "folds has 0 entries"),
+        (|d| part(d)["folds"] = json!(["a/b"]), "expected names of letters"),
         (
             |d| {
-                d["normalization"][0] = json!({ "scheme": "ct", "lower": 1.0, "upper": 0.0,
+                part(d)["normalization"][0] = json!({ "scheme": "ct", "lower": 1.0, "upper": 0.0,
             "mean": 0.0, "deviation": 1.0 })
             },
             "lower < upper",
         ),
-        (|d| d["normalization"][0] = json!({ "scheme": "ct", "lower": 1.0 }), "missing field"),
-        (|d| d["normalization"][0] = json!({ "scheme": "histogram" }), "unknown variant"),
-        (|d| d["labels"][2]["value"] = json!(7), "has value 7, expected 2"),
+        (
+            |d| part(d)["normalization"][0] = json!({ "scheme": "ct", "lower": 1.0 }),
+            "missing field",
+        ),
+        (|d| part(d)["normalization"][0] = json!({ "scheme": "histogram" }), "unknown variant"),
+        (|d| d["labels"][2]["value"] = json!(0), "has value 0 after 1, expected ascending values"),
+        (|d| d["labels"][3]["value"] = json!(70_000), "has value 70000 after 2, expected"),
+        (|d| d["labels"][0]["value"] = json!(1), "labels begins with value 1"),
+        (|d| d["labels"] = json!([d["labels"][0]]), "labels has 1 entries"),
+        (|d| d["parts"] = json!([]), "parts has 0 entries"),
+        (
+            |d| d["parts"] = json!([part(d), part(d)]),
+            "part 1 is named \"main\", expected a distinct",
+        ),
+        (|d| part(d)["name"] = json!("a.b"), "expected a distinct name of letters"),
+        (
+            |d| part(d)["previous"] = json!("lowres"),
+            "previous is \"lowres\", expected the name of an",
+        ),
+        (|d| part(d)["previous"] = json!("main"), "expected the name of an earlier part"),
+        (|d| part(d)["output"] = json!({ "classes": [0, 1, 2, 2] }), "output has duplicates"),
+        (|d| part(d)["output"] = json!({ "classes": [1, 0, 2, 3] }), "expected 0, the background"),
+        (|d| part(d)["output"] = json!({ "classes": [0, 1, 2, 9] }), "output 3 has the value 9"),
+        (|d| part(d)["output"] = json!({ "regions": [0, 1, 2, 3] }), "output 0 has the value 0"),
+        (|d| part(d)["resampling"] = resampling(2, 1), "order 2 for the image and 1 for"),
+        (|d| part(d)["resampling"] = resampling(3, 3), "order 3 for the image and 3 for"),
+        (|d| d["postprocessing"] = largest(json!([9]), 6), "labels [9], expected values of"),
+        (|d| d["postprocessing"] = largest(json!([1]), 18), "connectivity is 18, expected 6 or 26"),
         (|d| d["labels"][2]["name"] = json!("structure 1"), "used twice"),
         (|d| d["labels"][2]["name"] = json!(" "), "is empty or used twice"),
         (|d| d["labels"][2]["code"] = json!("78961009"), "expected SCHEME:CODE"),
@@ -162,7 +211,7 @@ fn every_bad_field_is_named() {
         assert!(text.contains(expected), "expected {expected:?} in {text:?}");
         assert!(text.contains("model in memory"), "{text}");
     }
-    refused(with(|d| d["folds"] = json!(["0", "0"])));
+    refused(with(|d| part(d)["folds"] = json!(["0", "0"])));
     // A document that is deep enough to exhaust a naive parser's stack.
     let deep = with_header(|header| {
         header["__metadata__"]["voxtile"] = json!("[".repeat(1_000_000));

@@ -13,7 +13,8 @@ use proptest::prelude::*;
 use recorder::Recorder;
 use serde_json::json;
 use voxtile::session::{LabelMap, Observer, Phase, Progress, Segmentation, Unobserved};
-use voxtile::window::{gaussian, tile_starts};
+use voxtile::volume::Generation;
+use voxtile::window::{tile_starts, weights};
 use voxtile::{Element, Error, Geometry, Model, RunOptions, Session, SessionOptions, VolumeView};
 
 fn session(model: &SeededModel, threads: usize) -> Session {
@@ -80,7 +81,7 @@ fn blended_naively(
     let patch = [16, 16, 16];
     let single =
         session(&SeededModel::small(patch, model.classes).with("normalization", none()), 1);
-    let window = gaussian(patch).unwrap();
+    let window = weights(patch, Generation::V2, 2).unwrap();
     let voxels: usize = shape.iter().product();
     let mut sums = vec![0.0f64; model.classes * voxels];
     let mut weights = vec![0.0f64; voxels];

@@ -29,15 +29,15 @@ fn scores_are_pytorch_s() {
         };
         let (patch, expected) = (floats("patch"), floats("scores"));
         let model = Model::open(fixture(&format!("{name}.model.safetensors"))).unwrap();
-        let extents = model.package().patch;
-        let plan = Arc::new(Plan::new(model.network().clone()).unwrap());
+        let extents = model.package().parts[0].patch;
+        let plan = Arc::new(Plan::new(model.network(0).clone()).unwrap());
         for instructions in Instructions::available() {
             let pool = Arc::new(Pool::new(2).unwrap());
             let mut device = Cpu::with_instructions(pool, instructions);
-            device.load(Arc::clone(&plan), &model).unwrap();
+            device.load(Arc::clone(&plan), &model.weights(0)).unwrap();
             let mut worst = 0.0f64;
             // A run of one tile gives the mean of the folds' scores.
-            let folds = model.folds();
+            let folds = model.weights(0).folds();
             let count = expected.len() / folds;
             let mean: Vec<f64> = (0..count)
                 .map(|at| {

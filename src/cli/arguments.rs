@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use voxtile::device::DeviceChoice;
+use voxtile::session::Export;
 
 use super::failure::HELP;
 
@@ -57,16 +58,25 @@ pub struct Segment {
     #[arg(long)]
     pub mirror: bool,
 
+    /// What comes to the image's grid: scores, as nnU-Net does; or labels, quicker where there are
+    /// many classes (nnU-Net v1's fast mode); or the nearest voxel's label (its fastest mode)
+    #[arg(long, value_enum, default_value = "scores")]
+    pub export: ExportName,
+
+    /// Leave out the model's postprocessing
+    #[arg(long)]
+    pub raw: bool,
+
     /// Most memory to use for network, image and run, such as 4GiB, 3GB, 512MiB or plain bytes
     /// [default: no limit]
     #[arg(long, value_name = "SIZE", value_parser = memory)]
     pub memory: Option<u64>,
 
-    /// Write the class scores on the network's grid (f32)
+    /// Write the class scores on the network's grid (f32); of several networks, the last one's
     #[arg(long, value_name = "FILE.safetensors")]
     pub scores: Option<PathBuf>,
 
-    /// Write the preprocessed volume, as the network sees it (f32)
+    /// Write the preprocessed volume, as the (last) network sees it (f32)
     #[arg(long, value_name = "FILE.safetensors")]
     pub preprocessed: Option<PathBuf>,
 
@@ -95,6 +105,26 @@ pub enum Device {
     Auto,
     /// The processor
     Cpu,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ExportName {
+    /// Scores are interpolated, then compared
+    Scores,
+    /// Labels, by their interpolated shares
+    Labels,
+    /// Labels, from the nearest voxel
+    NearestLabels,
+}
+
+impl From<ExportName> for Export {
+    fn from(name: ExportName) -> Self {
+        match name {
+            ExportName::Scores => Self::Scores,
+            ExportName::Labels => Self::Labels,
+            ExportName::NearestLabels => Self::NearestLabels,
+        }
+    }
 }
 
 impl From<Device> for DeviceChoice {

@@ -6,9 +6,9 @@ use std::path::Path;
 use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use voxtile::Result;
 use voxtile::formats::{OutputFile, TensorFile};
 use voxtile::session::{Level, Observer, Phase, Progress};
-use voxtile::{Error, Result};
 
 use super::report::duration_text;
 use super::system;
@@ -27,6 +27,8 @@ pub struct Follower<'a> {
     /// What the network passes are called: tiles, or passes where there are several for each.
     unit: &'static str,
     tiles_began: Option<Instant>,
+    /// The part of the model whose volume and scores are written: the last.
+    pub part: usize,
     /// Where the preprocessed volume goes.
     pub preprocessed: Option<&'a Path>,
     /// Where the scores go, and the name of their tensor.
@@ -53,6 +55,7 @@ impl<'a> Follower<'a> {
             display,
             unit,
             tiles_began: None,
+            part: 0,
             preprocessed: None,
             scores: None,
             scores_file: None,
@@ -161,8 +164,14 @@ impl Observer for Follower<'_> {
         }
     }
 
-    fn preprocessed(&mut self, data: &[f32], channels: usize, shape: [usize; 3]) -> Result<()> {
-        let Some(path) = self.preprocessed else { return Ok(()) };
+    fn preprocessed(
+        &mut self,
+        part: usize,
+        data: &[f32],
+        channels: usize,
+        shape: [usize; 3],
+    ) -> Result<()> {
+        let Some(path) = self.preprocessed.filter(|_| part == self.part) else { return Ok(()) };
         let [a0, a1, a2] = shape;
         let write = || {
             let output = OutputFile::create(path)?;
@@ -176,14 +185,13 @@ impl Observer for Follower<'_> {
 
     fn scores(
         &mut self,
+        part: usize,
         scores: &[f32],
         classes: usize,
         planes: Range<usize>,
         shape: [usize; 3],
     ) -> Result<()> {
-        let Some((path, name)) = self.scores else {
-            return Err(Error::Internal("scores that nobody asked for".into()));
-        };
+        let Some((path, name)) = self.scores.filter(|_| part == self.part) else { return Ok(()) };
         let [a0, a1, a2] = shape;
         let mut file = match self.scores_file.take() {
             Some(file) => file,

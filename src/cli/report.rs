@@ -129,7 +129,7 @@ impl Outcome<'_> {
                 "description": package.description,
                 "demo": package.demo,
                 "format_version": package.format_version,
-                "folds": package.folds,
+                "parts": package.parts.iter().map(|part| &part.name).collect::<Vec<_>>(),
                 "provenance": package.provenance,
             },
             "inputs": arguments.inputs,

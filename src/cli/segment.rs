@@ -48,6 +48,8 @@ pub fn segment(arguments: &Segment) -> Result<(), Failure> {
         step: arguments.step,
         mirror: arguments.mirror,
         scores: arguments.scores.is_some(),
+        export: arguments.export.into(),
+        raw: arguments.raw,
         ..RunOptions::default()
     };
     let view = image.view();
@@ -57,6 +59,7 @@ pub fn segment(arguments: &Segment) -> Result<(), Failure> {
 
     let unit = if estimate.passes == estimate.tiles { "tiles" } else { "network passes" };
     let mut follower = Follower::new(arguments.quiet, unit);
+    follower.part = package.parts.len() - 1;
     follower.preprocessed = arguments.preprocessed.as_deref();
     follower.scores = arguments.scores.as_deref().map(|path| (path, scores_name(package)));
     for warning in &image.warnings {
@@ -148,7 +151,7 @@ fn resolved(path: &Path) -> PathBuf {
 }
 
 fn check_channels(image: &Image, package: &Package, model: &Path) -> Result<(), Failure> {
-    let (found, expected) = (image.channels, package.architecture.input_channels);
+    let (found, expected) = (image.channels, package.channels());
     if found == expected {
         return Ok(());
     }
@@ -193,9 +196,9 @@ fn including(error: Error, image_bytes: u64, memory: Option<u64>) -> Error {
     }
 }
 
-/// The name of the scores' tensor.
+/// The name of the scores' tensor, which are the last part's.
 fn scores_name(package: &Package) -> &'static str {
-    match package.blend {
+    match package.parts[package.parts.len() - 1].blend {
         Blend::Logits => "logits",
         Blend::Softmax => "probabilities",
     }

@@ -28,8 +28,19 @@ pub enum Blend {
     /// Raw scores, as nnU-Net v2 does. The device blends the features below the head instead,
     /// which is the same sum, and applies the head once.
     Logits,
-    /// Softmax probabilities, as nnU-Net v1 does: the classes themselves are blended.
-    Softmax,
+    /// Probabilities (softmax, or sigmoid of regions), as nnU-Net v1 does: the classes themselves
+    /// are blended.
+    Probabilities,
+}
+
+/// How scores become a class.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// The class of the highest score, of equal ones the lowest.
+    Highest,
+    /// Rows are regions that may overlap: 1 plus the last row whose score is above 0 (whose
+    /// probability is above a half), or 0 if there is none.
+    LastPositive,
 }
 
 /// One run: a preprocessed volume and how its scores return to the caller's grid.
@@ -37,7 +48,7 @@ pub enum Blend {
 /// Axes are the network's, the slowest first.
 pub struct Job {
     /// `[channels][shape0][shape1][shape2]`: normalised, resampled.
-    pub volume: Vec<f32>,
+    pub volume: Arc<Vec<f32>>,
     /// Input channels.
     pub channels: usize,
     /// Voxels of the volume along each axis, before padding.
@@ -52,6 +63,8 @@ pub struct Job {
     pub ring_planes: usize,
     /// What is averaged.
     pub blend: Blend,
+    /// How scores become a class.
+    pub decision: Decision,
     /// For each axis, where each voxel of the finer or coarser output grid lies on the volume's
     /// grid (without padding).
     pub output: [AxisMap; 3],

@@ -3,7 +3,9 @@
 
 use std::collections::HashSet;
 
-use super::package::{Architecture, Normalization, Package};
+use super::package::{
+    Architecture, Label, Normalization, Output, Package, Part, Postprocessing, Resampling,
+};
 use crate::base::{Error, Result};
 
 /// Channels of a tensor: ten times what STU-Net-H has.
@@ -19,35 +21,145 @@ const MOST_PATCH: usize = 1_024;
 /// Cross-validation folds.
 const MOST_FOLDS: usize = 64;
 
+/// Networks of a package.
+const MOST_PARTS: usize = 64;
+
 /// Checks every field.
 pub(super) fn package(origin: &str, package: &Package) -> Result<()> {
     let check = Check { origin };
-    architecture(&check, &package.architecture)?;
-    patch(&check, package)?;
-    check.that(
-        package.spacing.iter().all(|&mm| mm.is_finite() && (1e-4..=1e4).contains(&mm)),
-        || format!("spacing is {:?} mm, expected values from 0.0001 to 10000", package.spacing),
-    )?;
-    let mut axes = package.axes.transpose;
-    axes.sort_unstable();
-    check.that(axes == [0, 1, 2], || {
-        format!("axes.transpose is {:?}, expected an order of 0, 1, 2", package.axes.transpose)
+    check.that(!package.name.trim().is_empty(), || "name is empty".into())?;
+    labels(&check, &package.labels)?;
+    let found = package.parts.len();
+    check.that((1..=MOST_PARTS).contains(&found), || {
+        format!("parts has {found} entries, expected 1 to {MOST_PARTS}")
     })?;
-    let mirrors: HashSet<_> = package.mirror_axes.iter().collect();
-    let distinct = mirrors.len() == package.mirror_axes.len();
-    check.that(distinct && package.mirror_axes.iter().all(|&axis| axis < 3), || {
-        format!("mirror_axes is {:?}, expected distinct axes of 0, 1, 2", package.mirror_axes)
-    })?;
-    folds(&check, &package.folds)?;
-    normalization(&check, package)?;
-    labels(&check, package)?;
+    let mut names = HashSet::new();
+    for (index, part) in package.parts.iter().enumerate() {
+        let name = &part.name;
+        check.that(is_plain(name) && names.insert(name), || {
+            format!(
+                "part {index} is named {name:?}, expected a distinct name of letters, digits, _ \
+                 and -"
+            )
+        })?;
+        let within = |error: Error| match error {
+            Error::Format { what, reason } if found > 1 => {
+                Error::Format { what, reason: format!("part {name}: {reason}") }
+            }
+            other => other,
+        };
+        self::part(&check, package, index).map_err(within)?;
+    }
+    for step in &package.postprocessing {
+        postprocessing(&check, package, step)?;
+    }
     for file in &package.provenance.files {
         let digest = &file.sha256;
         check.that(digest.len() == 64 && digest.bytes().all(|b| b.is_ascii_hexdigit()), || {
             format!("sha256 of {} is {digest:?}, expected 64 hexadecimal digits", file.name)
         })?;
     }
-    check.that(!package.name.trim().is_empty(), || "name is empty".into())
+    Ok(())
+}
+
+fn part(check: &Check, package: &Package, index: usize) -> Result<()> {
+    let part = &package.parts[index];
+    architecture(check, &part.architecture)?;
+    patch(check, part)?;
+    check.that(
+        part.spacing.iter().flatten().all(|mm| mm.is_finite() && (1e-4..=1e4).contains(mm)),
+        || format!("spacing is {:?} mm, expected values from 0.0001 to 10000", part.spacing),
+    )?;
+    let mut axes = part.axes.transpose;
+    axes.sort_unstable();
+    check.that(axes == [0, 1, 2], || {
+        format!("axes.transpose is {:?}, expected an order of 0, 1, 2", part.axes.transpose)
+    })?;
+    let mirrors: HashSet<_> = part.mirror_axes.iter().collect();
+    let distinct = mirrors.len() == part.mirror_axes.len();
+    check.that(distinct && part.mirror_axes.iter().all(|&axis| axis < 3), || {
+        format!("mirror_axes is {:?}, expected distinct axes of 0, 1, 2", part.mirror_axes)
+    })?;
+    let Resampling { image, scores } = part.resampling;
+    check.that([1, 3].contains(&image.order) && scores.order <= 1, || {
+        format!(
+            "resampling has order {} for the image and {} for the scores, expected 1 or 3, and 0 \
+             or 1",
+            image.order, scores.order
+        )
+    })?;
+    folds(check, &part.folds)?;
+    inputs(check, package, index)?;
+    normalization(check, part)?;
+    output(check, package, part)
+}
+
+/// Whether the input channels are those of the volume and of the part before.
+fn inputs(check: &Check, package: &Package, index: usize) -> Result<()> {
+    let part = &package.parts[index];
+    let (found, expected) = (part.normalization.len(), package.channels());
+    check.that(found == expected, || {
+        format!("normalization has {found} entries, expected {expected} as the first part")
+    })?;
+    let mut channels = found;
+    if let Some(name) = &part.previous {
+        let previous = package.previous(index).filter(|&previous| previous < index);
+        let Some(previous) = previous else {
+            return check.that(false, || {
+                format!("previous is {name:?}, expected the name of an earlier part")
+            });
+        };
+        channels += package.parts[previous].output.structures().len();
+    }
+    let found = part.architecture.input_channels;
+    check.that(found == channels, || {
+        let asked = match part.previous {
+            None => "one per channel of the volume",
+            Some(_) => "one per channel of the volume and per label of the previous part",
+        };
+        format!("architecture.input_channels is {found}, expected {channels}, {asked}")
+    })
+}
+
+/// Whether every row of the head has a label.
+fn output(check: &Check, package: &Package, part: &Part) -> Result<()> {
+    let values = part.output.values();
+    let (found, expected) = (values.len(), part.architecture.classes);
+    check.that(found == expected, || {
+        format!("output has {found} values, expected {expected}, one per row of the head")
+    })?;
+    let background = matches!(part.output, Output::Classes(_));
+    check.that(!background || values[0] == 0, || {
+        format!("output begins with the value {}, expected 0, the background", values[0])
+    })?;
+    for (row, value) in values.iter().enumerate() {
+        let known = package.labels.iter().any(|label| label.value == *value);
+        let structure = *value != 0 || (background && row == 0);
+        check.that(known && structure, || {
+            format!("output {row} has the value {value}, expected that of a structure in labels")
+        })?;
+    }
+    let distinct: HashSet<_> = values.iter().collect();
+    check.that(distinct.len() == values.len(), || format!("output has duplicates: {values:?}"))
+}
+
+fn postprocessing(check: &Check, package: &Package, step: &Postprocessing) -> Result<()> {
+    let Postprocessing::LargestComponent { labels, connectivity, minimum_mm3 } = step;
+    let known = |value: &u32| *value != 0 && package.labels.iter().any(|l| l.value == *value);
+    check.that(!labels.is_empty() && labels.iter().all(known), || {
+        format!("postprocessing has the labels {labels:?}, expected values of structures")
+    })?;
+    check.that([6, 26].contains(connectivity), || {
+        format!("postprocessing.connectivity is {connectivity}, expected 6 or 26")
+    })?;
+    check.that(minimum_mm3.is_none_or(|mm3| mm3.is_finite() && mm3 >= 0.0), || {
+        format!("postprocessing.minimum_mm3 is {minimum_mm3:?}, expected a number from 0")
+    })
+}
+
+fn is_plain(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    !name.is_empty() && name.chars().all(plain)
 }
 
 struct Check<'a> {
@@ -94,8 +206,8 @@ fn architecture(check: &Check, network: &Architecture) -> Result<()> {
             format!("architecture.blocks has {blocks}, expected 1 to {MOST_BLOCKS}")
         })?;
     }
-    check.that((2..=MOST_CLASSES).contains(&network.classes), || {
-        format!("architecture.classes is {}, expected 2 to {MOST_CLASSES}", network.classes)
+    check.that((1..=MOST_CLASSES).contains(&network.classes), || {
+        format!("architecture.classes is {}, expected 1 to {MOST_CLASSES}", network.classes)
     })?;
     check.that(network.strides.iter().flatten().all(|stride| [1, 2].contains(stride)), || {
         format!("architecture.strides is {:?}, expected 1 or 2 per axis", network.strides)
@@ -105,18 +217,18 @@ fn architecture(check: &Check, network: &Architecture) -> Result<()> {
     })
 }
 
-fn patch(check: &Check, package: &Package) -> Result<()> {
+fn patch(check: &Check, part: &Part) -> Result<()> {
     for axis in 0..3 {
-        let extent = package.patch[axis];
+        let extent = part.patch[axis];
         check.that((1..=MOST_PATCH).contains(&extent), || {
-            format!("patch is {:?}, expected 1 to {MOST_PATCH} per axis", package.patch)
+            format!("patch is {:?}, expected 1 to {MOST_PATCH} per axis", part.patch)
         })?;
-        let factor: usize = package.architecture.strides.iter().map(|s| s[axis]).product();
+        let factor: usize = part.architecture.strides.iter().map(|s| s[axis]).product();
         check.that(extent.is_multiple_of(factor), || {
             format!(
                 "patch is {:?}, but the strides divide axis {axis} by {factor}, which {extent} \
                  is no multiple of",
-                package.patch
+                part.patch
             )
         })?;
     }
@@ -129,43 +241,52 @@ fn folds(check: &Check, folds: &[String]) -> Result<()> {
     })?;
     let distinct: HashSet<_> = folds.iter().collect();
     check.that(distinct.len() == folds.len(), || format!("folds has duplicates: {folds:?}"))?;
-    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-    check.that(folds.iter().all(|fold| !fold.is_empty() && fold.chars().all(plain)), || {
+    check.that(folds.iter().all(|fold| is_plain(fold)), || {
         format!("folds is {folds:?}, expected names of letters, digits, _ and -")
     })
 }
 
-fn normalization(check: &Check, package: &Package) -> Result<()> {
-    let (found, expected) = (package.normalization.len(), package.architecture.input_channels);
-    check.that(found == expected, || {
-        format!("normalization has {found} entries, expected {expected}, one per input channel")
-    })?;
-    for scheme in &package.normalization {
-        if let Normalization::Ct { lower, upper, mean, deviation } = *scheme {
-            let finite = [lower, upper, mean, deviation].iter().all(|value| value.is_finite());
-            check.that(finite && lower < upper && deviation >= 0.0, || {
-                format!(
-                    "normalization has lower {lower}, upper {upper}, mean {mean}, deviation \
-                     {deviation}; expected finite numbers, lower < upper, deviation >= 0"
-                )
-            })?;
-        }
+fn normalization(check: &Check, part: &Part) -> Result<()> {
+    for scheme in &part.normalization {
+        let (lower, upper, mean, deviation) = match *scheme {
+            Normalization::Ct { lower, upper, mean, deviation, .. } => {
+                (lower, upper, mean, deviation)
+            }
+            Normalization::Ct2 { lower, upper, .. } => (lower, upper, 0.0, 1.0),
+            _ => continue,
+        };
+        let finite = [lower, upper, mean, deviation].iter().all(|value| value.is_finite());
+        check.that(finite && lower < upper && deviation >= 0.0, || {
+            format!(
+                "normalization has lower {lower}, upper {upper}, mean {mean}, deviation \
+                 {deviation}; expected finite numbers, lower < upper, deviation >= 0"
+            )
+        })?;
     }
     Ok(())
 }
 
-fn labels(check: &Check, package: &Package) -> Result<()> {
-    let (found, expected) = (package.labels.len(), package.architecture.classes);
-    check.that(found == expected, || {
-        format!("labels has {found} entries, expected {expected}, one per class")
+fn labels(check: &Check, labels: &[Label]) -> Result<()> {
+    let found = labels.len();
+    check.that((2..=MOST_CLASSES).contains(&found), || {
+        format!("labels has {found} entries, expected 2 to {MOST_CLASSES}")
     })?;
-    let mut names = HashSet::new();
-    for (class, label) in package.labels.iter().enumerate() {
-        check.that(label.value as usize == class, || {
-            format!("label {:?} has value {}, expected {class}", label.name, label.value)
+    check.that(labels[0].value == 0, || {
+        format!("labels begins with value {}, expected 0, the background", labels[0].value)
+    })?;
+    for pair in labels.windows(2) {
+        check.that(pair[0].value < pair[1].value && pair[1].value <= 65_535, || {
+            format!(
+                "label {:?} has value {} after {}, expected ascending values up to 65535",
+                pair[1].name, pair[1].value, pair[0].value
+            )
         })?;
+    }
+    let mut names = HashSet::new();
+    for label in labels {
+        let value = label.value;
         check.that(!label.name.trim().is_empty() && names.insert(&label.name), || {
-            format!("label {class} has the name {:?}, which is empty or used twice", label.name)
+            format!("label {value} has the name {:?}, which is empty or used twice", label.name)
         })?;
         let coded = label.code.as_ref().is_none_or(|code| {
             code.split_once(':')
@@ -177,7 +298,7 @@ fn labels(check: &Check, package: &Package) -> Result<()> {
         // A C string can't hold them.
         let text = [Some(&label.name), label.code.as_ref()];
         check.that(text.into_iter().flatten().all(|text| !text.contains('\0')), || {
-            format!("label {class} has a zero byte in its name or code")
+            format!("label {value} has a zero byte in its name or code")
         })?;
     }
     Ok(())

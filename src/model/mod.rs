@@ -10,10 +10,10 @@ use std::borrow::Cow;
 use std::path::Path;
 
 pub use self::package::{
-    Architecture, Axes, Blend, Label, Normalization, OrientationName, Package, Preprocessing,
-    Provenance, SourceFile,
+    Architecture, Axes, Blend, Label, Normalization, OrientationName, Output, Package, Part,
+    Postprocessing, Provenance, Resampling, SourceFile,
 };
-use self::tensors::Tensors;
+use self::tensors::{Known, Tensors};
 use crate::base::mapping::{Bytes, Loading};
 use crate::base::{Error, Result};
 use crate::net::{Network, ParameterId, Weights};
@@ -24,7 +24,8 @@ pub struct Model {
     /// File name, or what stands for it in messages.
     origin: String,
     package: Package,
-    network: Network,
+    /// One for each part.
+    networks: Vec<Network>,
     tensors: Tensors,
 }
 
@@ -75,10 +76,19 @@ impl Model {
         let (tensors, document) = Tensors::read(&origin, bytes)?;
         let package = Package::parse(&origin, &document)?;
         check::package(&origin, &package)?;
-        let network = stunet::network(&package);
-        let unused = stunet::unused_tensors(&package);
-        tensors.check(&origin, &package.folds, &network.parameters, &unused)?;
-        Ok(Self { origin, package, network, tensors })
+        let mut networks = Vec::new();
+        let mut known = Vec::new();
+        for part in &package.parts {
+            let network = stunet::network(part);
+            known.push(Known {
+                prefixes: prefixes(&package, part),
+                required: network.parameters.clone(),
+                optional: stunet::unused_tensors(part),
+            });
+            networks.push(network);
+        }
+        tensors.check(&origin, &known)?;
+        Ok(Self { origin, package, networks, tensors })
     }
 
     /// What the package says about itself.
@@ -86,54 +96,82 @@ impl Model {
         &self.package
     }
 
-    /// The network for the package's patch.
-    pub fn network(&self) -> &Network {
-        &self.network
+    /// The network of a part, for its patch.
+    pub fn network(&self, part: usize) -> &Network {
+        &self.networks[part]
     }
 
-    /// How many weights one fold has.
+    /// How many weights one fold of each part has, in all.
     pub fn parameters(&self) -> u64 {
-        self.network
-            .parameters
-            .iter()
+        let parameters = self.networks.iter().flat_map(|network| &network.parameters);
+        parameters
             .map(|parameter| parameter.shape.iter().map(|&extent| extent as u64).product::<u64>())
             .sum()
     }
 
-    /// What the model asks of its input.
-    pub fn recipe(&self) -> Recipe {
+    /// The weights of a part.
+    pub fn weights(&self, part: usize) -> PartWeights<'_> {
+        PartWeights { model: self, part }
+    }
+
+    /// What a part asks of its input.
+    pub fn recipe(&self, part: usize) -> Recipe {
+        let part = &self.package.parts[part];
         Recipe {
-            orientation: match self.package.axes.orientation {
+            orientation: match part.axes.orientation {
                 OrientationName::Stored => Orientation::AsStored,
                 OrientationName::Ras => Orientation::Ras,
             },
-            transpose: self.package.axes.transpose,
-            spacing: self.package.spacing,
-            intensity: self
-                .package
-                .normalization
-                .iter()
-                .map(|normalization| match *normalization {
-                    Normalization::Ct { lower, upper, mean, deviation } => {
-                        Intensity::Ct { lower, upper, mean, deviation }
-                    }
-                    Normalization::Zscore { masked } => Intensity::ZScore { masked },
-                    Normalization::None {} => Intensity::None,
-                    Normalization::RescaleTo01 {} => Intensity::RescaleTo01,
-                })
-                .collect(),
+            transpose: part.axes.transpose,
+            spacing: part.spacing,
+            generation: part.generation,
+            image: part.resampling.image,
+            scores: part.resampling.scores,
+            intensity: part.normalization.iter().map(intensity).collect(),
         }
     }
 }
 
-impl Weights for Model {
+fn intensity(normalization: &Normalization) -> Intensity {
+    match *normalization {
+        Normalization::Ct { masked, lower, upper, mean, deviation } => {
+            Intensity::Ct { masked, lower, upper, mean, deviation }
+        }
+        Normalization::Ct2 { masked, lower, upper } => Intensity::Ct2 { masked, lower, upper },
+        Normalization::Zscore { masked } => Intensity::ZScore { masked },
+        Normalization::None {} => Intensity::None,
+        Normalization::RescaleTo01 {} => Intensity::RescaleTo01,
+    }
+}
+
+/// What stands before the names of each fold's tensors: as published if there is one part with
+/// one fold.
+fn prefixes(package: &Package, part: &Part) -> Vec<String> {
+    let of_part = match package.parts.as_slice() {
+        [_] => String::new(),
+        _ => format!("{}.", part.name),
+    };
+    match part.folds.as_slice() {
+        [_] => vec![of_part],
+        folds => folds.iter().map(|fold| format!("{of_part}fold_{fold}.")).collect(),
+    }
+}
+
+/// The weights of one part of a model.
+pub struct PartWeights<'a> {
+    model: &'a Model,
+    part: usize,
+}
+
+impl Weights for PartWeights<'_> {
     fn folds(&self) -> usize {
-        self.package.folds.len()
+        self.model.package.parts[self.part].folds.len()
     }
 
     fn parameter(&self, fold: usize, id: ParameterId) -> Result<Cow<'_, [f32]>> {
-        let name =
-            tensors::stored_name(&self.package.folds, fold, &self.network.parameters[id.0].name);
-        self.tensors.values(&self.origin, &name)
+        let Model { package, networks, tensors, origin } = self.model;
+        let prefix = &prefixes(package, &package.parts[self.part])[fold];
+        let name = format!("{prefix}{}", networks[self.part].parameters[id.0].name);
+        tensors.values(origin, &name)
     }
 }

@@ -3,11 +3,12 @@
 use serde::{Deserialize, Serialize};
 
 use crate::base::{Error, Result};
+use crate::volume::{Generation, Interpolation, SeparateAxis};
 
 /// The version of the format this build writes about and reads.
 pub(super) const FORMAT_VERSION: u64 = 1;
 
-/// Everything a package says about its model. Axes are the network's, the slowest first.
+/// Everything a package says about its model.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct Package {
@@ -21,28 +22,79 @@ pub struct Package {
     /// Whether the model is a demonstration that must not be used on patients.
     #[serde(default)]
     pub demo: bool,
+    /// Everything a label map can hold, in ascending order of values; the background first.
+    pub labels: Vec<Label>,
+    /// The networks in the order they run, at least one. Where several find something, the later
+    /// one is right.
+    pub parts: Vec<Part>,
+    /// Done to the label map, in this order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub postprocessing: Vec<Postprocessing>,
+    /// Where the weights come from.
+    pub provenance: Provenance,
+}
+
+/// A network, what it asks of its input, and what its output means. Axes are the network's, the
+/// slowest first.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct Part {
+    /// Distinct; for people, and the prefix of its tensors if there are several parts.
+    pub name: String,
     /// The network.
     pub architecture: Architecture,
     /// Names of the cross-validation folds, at least one.
     pub folds: Vec<String>,
     /// Voxels of a patch.
     pub patch: [usize; 3],
-    /// Distance of voxels in mm.
-    pub spacing: [f64; 3],
+    /// Distance of voxels in mm; `None` is the volume's own.
+    pub spacing: [Option<f64>; 3],
     /// How the network's axes relate to a volume's.
     pub axes: Axes,
-    /// The order of preprocessing.
-    pub preprocessing: Preprocessing,
-    /// One for each input channel.
+    /// Whose arithmetic surrounds the network.
+    pub generation: Generation,
+    /// One for each channel of the volume.
     pub normalization: Vec<Normalization>,
+    /// How grids change.
+    #[serde(default)]
+    pub resampling: Resampling,
     /// What is averaged where tiles overlap.
     pub blend: Blend,
     /// Axes along which mirrored copies may be averaged.
     pub mirror_axes: Vec<usize>,
-    /// One for each class, in the order of the classes.
-    pub labels: Vec<Label>,
-    /// Where the weights come from.
-    pub provenance: Provenance,
+    /// What the rows of the head mean.
+    pub output: Output,
+    /// A part that runs before; what it finds is one more input channel for each of its labels,
+    /// and no part of the result.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous: Option<String>,
+}
+
+/// What the rows of a head mean.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
+pub enum Output {
+    /// The label value of each class, the background first: the highest score wins.
+    Classes(Vec<u32>),
+    /// The label value of each region: every region with a positive score is written, in this
+    /// order, the later over the earlier.
+    Regions(Vec<u32>),
+}
+
+impl Output {
+    /// The label value of each row.
+    pub fn values(&self) -> &[u32] {
+        match self {
+            Self::Classes(values) | Self::Regions(values) => values,
+        }
+    }
+
+    /// The label values that can be found, ascending, without the background.
+    pub fn structures(&self) -> Vec<u32> {
+        let mut values: Vec<u32> = self.values().iter().copied().filter(|&v| v != 0).collect();
+        values.sort_unstable();
+        values
+    }
 }
 
 /// A network's shape.
@@ -85,12 +137,24 @@ pub enum OrientationName {
     Ras,
 }
 
-/// The order of preprocessing.
+/// How grids change.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
-#[serde(rename_all = "snake_case")]
-pub enum Preprocessing {
-    /// nnU-Net v2.
-    NormalizeThenResample,
+#[serde(deny_unknown_fields)]
+pub struct Resampling {
+    /// The volume, to the network's grid.
+    pub image: Interpolation,
+    /// The scores, back.
+    pub scores: Interpolation,
+}
+
+impl Default for Resampling {
+    fn default() -> Self {
+        let separate_axis = SeparateAxis::Auto;
+        Self {
+            image: Interpolation { order: 3, separate_axis },
+            scores: Interpolation { order: 1, separate_axis },
+        }
+    }
 }
 
 /// How a channel's values are normalised.
@@ -99,6 +163,9 @@ pub enum Preprocessing {
 pub enum Normalization {
     /// Clip, subtract, divide by the training set's numbers.
     Ct {
+        /// With [`Generation::V1`]: zero outside the non-zero mask.
+        #[serde(default, skip_serializing_if = "is_false")]
+        masked: bool,
         /// Lowest value kept.
         lower: f64,
         /// Highest value kept.
@@ -107,6 +174,16 @@ pub enum Normalization {
         mean: f64,
         /// Divided by.
         deviation: f64,
+    },
+    /// Clip, then by the mean and standard deviation of the volume's values within the limits.
+    Ct2 {
+        /// Zero outside the non-zero mask.
+        #[serde(default, skip_serializing_if = "is_false")]
+        masked: bool,
+        /// Lowest value kept.
+        lower: f64,
+        /// Highest value kept.
+        upper: f64,
     },
     /// By the volume's own mean and standard deviation.
     Zscore {
@@ -131,7 +208,24 @@ pub enum Blend {
     Softmax,
 }
 
-/// A class.
+/// What is done to a label map at the end.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[serde(tag = "step", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Postprocessing {
+    /// Of all voxels that have one of these labels, the largest component (all that are as large)
+    /// stays, the others become background.
+    LargestComponent {
+        /// Label values, taken together.
+        labels: Vec<u32>,
+        /// 6: voxels touch by faces; 26: also by edges and corners.
+        connectivity: u8,
+        /// Components of at least this size stay too.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        minimum_mm3: Option<f64>,
+    },
+}
+
+/// A label.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct Label {
@@ -169,7 +263,30 @@ pub struct SourceFile {
     pub sha256: String,
 }
 
+// What serde asks for.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
 impl Package {
+    /// The part that is named as another one's [`Part::previous`], by position.
+    pub fn previous(&self, part: usize) -> Option<usize> {
+        let name = self.parts[part].previous.as_ref()?;
+        self.parts.iter().position(|other| other.name == *name)
+    }
+
+    /// Whether what a part finds belongs to the result: no later part asks for it.
+    pub fn is_final(&self, part: usize) -> bool {
+        let name = Some(&self.parts[part].name);
+        self.parts.iter().all(|other| other.previous.as_ref() != name)
+    }
+
+    /// Channels expected of a volume.
+    pub fn channels(&self) -> usize {
+        self.parts[0].normalization.len()
+    }
+
     /// What is said of a demonstration model wherever it is used.
     pub fn demo_notice(&self) -> Option<String> {
         let text = self.description.trim_end_matches('.');

@@ -5,7 +5,7 @@
 //! where its output is read; a bias that a normalisation cancels is not loaded; the 1x1x1
 //! convolution that follows a nearest-neighbour enlargement runs before it.
 
-use super::package::Package;
+use super::package::Part;
 use crate::net::{
     Conv, Epilogue, Head, Join, Network, Normalization, Op, Parameter, ParameterId, Source,
     StatisticsId, Tensor, TensorId,
@@ -16,9 +16,9 @@ const EPSILON: f32 = 1e-5;
 /// Of PyTorch's LeakyReLU.
 const SLOPE: f32 = 0.01;
 
-/// The network of a checked package.
-pub(super) fn network(package: &Package) -> Network {
-    let shape = &package.architecture;
+/// The network of a checked part.
+pub(super) fn network(part: &Part) -> Network {
+    let shape = &part.architecture;
     let mut build = Builder {
         network: Network {
             tensors: Vec::new(),
@@ -31,7 +31,7 @@ pub(super) fn network(package: &Package) -> Network {
             classes: shape.classes,
         },
     };
-    let input = build.tensor(shape.input_channels, package.patch);
+    let input = build.tensor(shape.input_channels, part.patch);
     let mut last = input;
     let mut skips = Vec::new();
     for (level, (&channels, &blocks)) in shape.channels.iter().zip(&shape.blocks).enumerate() {
@@ -62,8 +62,8 @@ pub(super) fn network(package: &Package) -> Network {
 
 /// Tensors of a checkpoint that inference does not need: biases that are cancelled, and the heads
 /// of deep supervision.
-pub(super) fn unused_tensors(package: &Package) -> Vec<Parameter> {
-    let shape = &package.architecture;
+pub(super) fn unused_tensors(part: &Part) -> Vec<Parameter> {
+    let shape = &part.architecture;
     let mut unused = Vec::new();
     let mut add = |name: String, shape: Vec<usize>| unused.push(Parameter { name, shape });
     let steps = shape.strides.len();

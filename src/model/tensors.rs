@@ -23,13 +23,13 @@ pub(super) struct Tensors {
     places: HashMap<String, Place>,
 }
 
-/// The name under which a fold's tensor is stored: as published if there is one fold, else with
-/// the fold's prefix.
-pub(super) fn stored_name(folds: &[String], fold: usize, name: &str) -> String {
-    match folds {
-        [_] => name.to_string(),
-        _ => format!("fold_{}.{name}", folds[fold]),
-    }
+/// Tensors that a file may hold.
+pub(super) struct Known {
+    /// What stands before the names of each fold.
+    pub(super) prefixes: Vec<String>,
+    pub(super) required: Vec<Parameter>,
+    /// They may be absent.
+    pub(super) optional: Vec<Parameter>,
 }
 
 impl Tensors {
@@ -70,23 +70,18 @@ impl Tensors {
         Ok((Self { bytes, places }, document))
     }
 
-    /// Whether there are just the tensors that `parameters` and `optional` name for every fold,
-    /// in their shapes; the optional ones may be absent.
-    pub(super) fn check(
-        &self,
-        origin: &str,
-        folds: &[String],
-        parameters: &[Parameter],
-        optional: &[Parameter],
-    ) -> Result<()> {
+    /// Whether there are just the tensors that are known, in their shapes.
+    pub(super) fn check(&self, origin: &str, parts: &[Known]) -> Result<()> {
         let wrong = |reason: String| Err(Error::format(origin, reason));
         let mut known = HashSet::new();
-        for fold in 0..folds.len() {
-            let required = parameters.iter().map(|parameter| (parameter, true));
+        for (prefix, part) in
+            parts.iter().flat_map(|part| part.prefixes.iter().map(move |prefix| (prefix, part)))
+        {
+            let required = part.required.iter().map(|parameter| (parameter, true));
             for (parameter, required) in
-                required.chain(optional.iter().map(|parameter| (parameter, false)))
+                required.chain(part.optional.iter().map(|parameter| (parameter, false)))
             {
-                let name = stored_name(folds, fold, &parameter.name);
+                let name = format!("{prefix}{}", parameter.name);
                 match self.places.get(&name) {
                     None if required => return wrong(format!("tensor {name} is missing")),
                     Some(place) if place.shape != parameter.shape => {

@@ -2,52 +2,72 @@
 
 use std::ops::Range;
 
-use super::{LabelMap, RunOptions};
+use super::{Export, LabelMap, RunOptions};
 use crate::base::error::filled;
 use crate::base::{Error, Result};
 use crate::device::SlabOutput;
-use crate::model::Model;
+use crate::model::{Model, Output};
 use crate::volume::Placement;
 
-/// Labels and probabilities as they come back, slab by slab.
+/// Labels and probabilities as they come back, part by part and slab by slab.
 pub(super) struct Restored {
-    labels: LabelMap,
+    pub(super) labels: LabelMap,
     /// `[wanted labels][k][j][i]`
-    probabilities: Vec<f32>,
-    probability_classes: Vec<usize>,
-    /// The value written for each class.
-    values: Vec<u16>,
-    placement: Placement,
+    pub(super) probabilities: Vec<f32>,
+    /// Part and row of its head of each.
+    wanted: Vec<(usize, usize)>,
     voxels: usize,
 }
 
-/// The classes of label values, or an error that names the value that has none.
-fn classes(model: &Model, values: &[u32], what: &str) -> Result<Vec<usize>> {
-    let labels = &model.package().labels;
-    let class = |&value: &u32| {
-        labels.iter().position(|label| label.value == value).ok_or_else(|| {
-            let highest = labels.iter().map(|label| label.value).max().unwrap_or(0);
-            Error::argument(format!(
-                "{what}: the model has no label {value}; its labels are 0 to {highest}"
-            ))
+/// The part whose head has a row for a label value, and that row: the last one that does, for it
+/// is right.
+fn row_of(model: &Model, value: u32) -> Result<(usize, usize)> {
+    let package = model.package();
+    let parts = (0..package.parts.len()).rev().filter(|&part| package.is_final(part));
+    let rows: Vec<_> = parts
+        .filter_map(|part| {
+            let values = package.parts[part].output.values();
+            Some((part, values.iter().position(|&other| other == value)?))
         })
-    };
-    values.iter().map(class).collect()
+        .collect();
+    match rows.as_slice() {
+        [] => {
+            Err(Error::argument(format!("probabilities: the model has no row for label {value}")))
+        }
+        [_, _, ..] if value == 0 => Err(Error::argument(
+            "probabilities: the background of a model of several parts has none",
+        )),
+        [row, ..] => Ok(*row),
+    }
 }
 
-/// The value written for each class, and the classes whose probabilities are wanted.
-pub(super) fn wanted(model: &Model, options: &RunOptions) -> Result<(Vec<u16>, Vec<usize>)> {
-    let mut values: Vec<u16> =
-        model.package().labels.iter().map(|label| label.value as u16).collect();
-    if let Some(keep) = &options.keep {
-        let keep = classes(model, keep, "labels to keep")?;
-        for (class, value) in values.iter_mut().enumerate() {
-            if !keep.contains(&class) {
-                *value = 0;
-            }
-        }
+/// An error if the model has no such label.
+fn known(model: &Model, value: u32, what: &str) -> Result<()> {
+    let labels = &model.package().labels;
+    if labels.iter().any(|label| label.value == value) {
+        return Ok(());
     }
-    Ok((values, classes(model, &options.probabilities, "probabilities")?))
+    let highest = labels.iter().map(|label| label.value).max().unwrap_or(0);
+    Err(Error::argument(format!(
+        "{what}: the model has no label {value}; its labels are 0 to {highest}"
+    )))
+}
+
+/// Part and row of each label whose probabilities are wanted, once the options are checked.
+pub(super) fn wanted(model: &Model, options: &RunOptions) -> Result<Vec<(usize, usize)>> {
+    for &value in options.keep.iter().flatten() {
+        known(model, value, "labels to keep")?;
+    }
+    if options.export != Export::Scores && !options.probabilities.is_empty() {
+        return Err(Error::argument(
+            "probabilities: there are none where labels are resampled, expected Export::Scores",
+        ));
+    }
+    let row = |&value: &u32| {
+        known(model, value, "probabilities")?;
+        row_of(model, value)
+    };
+    options.probabilities.iter().map(row).collect()
 }
 
 /// Whether a model's label maps hold bytes.
@@ -55,58 +75,85 @@ pub(super) fn fits_byte(model: &Model) -> bool {
     model.package().labels.iter().all(|label| label.value <= 255)
 }
 
+/// The label value of each class that a device reports for a part.
+pub(super) fn class_values(model: &Model, part: usize) -> Vec<u16> {
+    let output = &model.package().parts[part].output;
+    // Where no region is found there is class 0.
+    let background = matches!(output, Output::Regions(_)).then_some(0);
+    background.into_iter().chain(output.values().iter().map(|&value| value as u16)).collect()
+}
+
 impl Restored {
-    pub(super) fn new(
-        model: &Model,
-        options: &RunOptions,
-        dims: [usize; 3],
-        placement: Placement,
-    ) -> Result<Self> {
-        let (values, probability_classes) = wanted(model, options)?;
+    pub(super) fn new(model: &Model, options: &RunOptions, dims: [usize; 3]) -> Result<Self> {
+        let wanted = wanted(model, options)?;
         let voxels = dims.iter().product::<usize>();
         let labels = if fits_byte(model) {
             LabelMap::U8(filled("label map", voxels, 0)?)
         } else {
             LabelMap::U16(filled("label map", voxels, 0)?)
         };
-        let mut probabilities = filled("probabilities", probability_classes.len() * voxels, 0.0)?;
+        let mut probabilities = filled("probabilities", wanted.len() * voxels, 0.0)?;
         // Outside the non-zero box there is only background.
-        for (map, class) in probabilities.chunks_mut(voxels.max(1)).zip(&probability_classes) {
-            if *class == 0 {
-                map.fill(1.0);
-            }
+        let maps = probabilities.chunks_mut(voxels.max(1));
+        for (map, _) in maps.zip(&options.probabilities).filter(|(_, value)| **value == 0) {
+            map.fill(1.0);
         }
-        Ok(Self { labels, probabilities, probability_classes, values, placement, voxels })
+        Ok(Self { labels, probabilities, wanted, voxels })
     }
 
-    pub(super) fn probability_classes(&self) -> &[usize] {
-        &self.probability_classes
+    /// Rows of a part's head whose probabilities are wanted.
+    pub(super) fn probability_classes(&self, part: usize) -> Vec<usize> {
+        self.wanted.iter().filter(|(of, _)| *of == part).map(|(_, row)| *row).collect()
     }
 
-    /// Puts a slab at its place.
-    pub(super) fn paste(&mut self, planes: Range<usize>, output: &SlabOutput) {
-        let classes = &output.classes;
+    /// Puts the labels of `planes` at their places, over what earlier parts found.
+    pub(super) fn paste(&mut self, placement: &Placement, planes: Range<usize>, values: &[u16]) {
+        let found = |value: &u16| *value != 0;
         match &mut self.labels {
             LabelMap::U8(labels) => {
-                let values: Vec<u8> =
-                    classes.iter().map(|&class| self.values[usize::from(class)] as u8).collect();
-                self.placement.paste(planes.clone(), &values, labels);
+                placement.paste(planes, values, labels, found, |value| value as u8);
             }
-            LabelMap::U16(labels) => {
-                let values: Vec<u16> =
-                    classes.iter().map(|&class| self.values[usize::from(class)]).collect();
-                self.placement.paste(planes.clone(), &values, labels);
-            }
-        }
-        if !classes.is_empty() {
-            let maps = self.probabilities.chunks_mut(self.voxels);
-            for (map, values) in maps.zip(output.probabilities.chunks(classes.len())) {
-                self.placement.paste(planes.clone(), values, map);
-            }
+            LabelMap::U16(labels) => placement.paste(planes, values, labels, found, |value| value),
         }
     }
 
-    pub(super) fn into_parts(self) -> (LabelMap, Vec<f32>) {
-        (self.labels, self.probabilities)
+    /// Puts the probabilities of a part's slab at their places.
+    pub(super) fn paste_probabilities(
+        &mut self,
+        part: usize,
+        placement: &Placement,
+        planes: &Range<usize>,
+        output: &SlabOutput,
+    ) {
+        if output.classes.is_empty() {
+            return;
+        }
+        let maps = self.probabilities.chunks_mut(self.voxels).zip(&self.wanted);
+        let maps = maps.filter(|(_, (of, _))| *of == part).map(|(map, _)| map);
+        for (map, values) in maps.zip(output.probabilities.chunks(output.classes.len())) {
+            placement.paste(planes.clone(), values, map, |_| true, |value| value);
+        }
+    }
+
+    /// Drops the labels that are not wanted.
+    pub(super) fn keep(&mut self, keep: &[u32]) {
+        let dropped = |value: u32| !keep.contains(&value);
+        match &mut self.labels {
+            LabelMap::U8(labels) => {
+                let table: [u8; 256] =
+                    std::array::from_fn(
+                        |value| {
+                            if dropped(value as u32) { 0 } else { value as u8 }
+                        },
+                    );
+                labels.iter_mut().for_each(|label| *label = table[usize::from(*label)]);
+            }
+            LabelMap::U16(labels) => {
+                labels
+                    .iter_mut()
+                    .filter(|label| dropped(u32::from(**label)))
+                    .for_each(|label| *label = 0);
+            }
+        }
     }
 }

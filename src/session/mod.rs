@@ -1,6 +1,7 @@
 //! The loop: gather, forward, blend, resolve. Progress, cancel, budget; no device by name.
 
 mod labels;
+mod postprocess;
 mod run;
 mod size;
 
@@ -23,6 +24,18 @@ pub struct SessionOptions {
     pub host_budget_bytes: Option<u64>,
 }
 
+/// What comes to the caller's grid.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Export {
+    /// Scores are interpolated, then compared: nnU-Net v2, and v1's normal mode.
+    #[default]
+    Scores,
+    /// Labels, each one's indicator interpolated linearly: nnU-Net v1's fast mode.
+    Labels,
+    /// The nearest voxel's label: nnU-Net v1's fastest mode.
+    NearestLabels,
+}
+
 /// What a run is asked to do.
 #[derive(Clone, Debug)]
 pub struct RunOptions {
@@ -32,15 +45,28 @@ pub struct RunOptions {
     pub mirror: bool,
     /// Label values to keep; others become background after the full argmax. `None` keeps all.
     pub keep: Option<Vec<u32>>,
-    /// Label values whose probabilities are wanted, on the caller's grid.
+    /// Label values whose probabilities are wanted, on the caller's grid; only with
+    /// [`Export::Scores`].
     pub probabilities: Vec<u32>,
+    /// What comes to the caller's grid.
+    pub export: Export,
+    /// Leave out the model's postprocessing.
+    pub raw: bool,
     /// Call [`Observer::scores`].
     pub scores: bool,
 }
 
 impl Default for RunOptions {
     fn default() -> Self {
-        Self { step: 0.5, mirror: false, keep: None, probabilities: Vec::new(), scores: false }
+        Self {
+            step: 0.5,
+            mirror: false,
+            keep: None,
+            probabilities: Vec::new(),
+            export: Export::Scores,
+            raw: false,
+            scores: false,
+        }
     }
 }
 
@@ -62,7 +88,7 @@ pub struct Progress {
     pub phase: Phase,
     /// Network passes done (tiles, times mirrored copies, times folds).
     pub done: usize,
-    /// Network passes in all; 0 before it is known.
+    /// Network passes in all; at most so many before the volume is prepared.
     pub total: usize,
     /// Seconds since the run began.
     pub seconds: f64,
@@ -88,21 +114,29 @@ pub trait Observer {
     /// Something worth saying to the user, as one sentence.
     fn message(&mut self, level: Level, text: &str) {}
 
-    /// The preprocessed volume, `[channels][shape0][shape1][shape2]`.
+    /// What a part of the model is given, `[channels][shape0][shape1][shape2]`.
     ///
     /// # Errors
     /// An error ends the run.
-    fn preprocessed(&mut self, data: &[f32], channels: usize, shape: [usize; 3]) -> Result<()> {
+    fn preprocessed(
+        &mut self,
+        part: usize,
+        data: &[f32],
+        channels: usize,
+        shape: [usize; 3],
+    ) -> Result<()> {
         Ok(())
     }
 
-    /// With [`RunOptions::scores`]: class scores on the network's grid for `planes` of its slowest axis,
-    /// `[classes][planes][shape1][shape2]`, in ascending order of planes.
+    /// With [`RunOptions::scores`]: class scores of a part of the model on the network's grid for
+    /// `planes` of its slowest axis, `[classes][planes][shape1][shape2]`, in ascending order of
+    /// planes.
     ///
     /// # Errors
     /// An error ends the run.
     fn scores(
         &mut self,
+        part: usize,
         scores: &[f32],
         classes: usize,
         planes: std::ops::Range<usize>,
@@ -140,11 +174,11 @@ pub struct Segmentation {
 /// How a run went.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Report {
-    /// Tiles of the volume.
+    /// Tiles of the volume, of all parts.
     pub tiles: usize,
     /// Network passes: tiles, times mirrored copies, times folds.
     pub passes: usize,
-    /// Voxels along the network's axes on its grid.
+    /// Voxels along the network's axes on its grid, of the last part.
     pub network_shape: [usize; 3],
     /// Bytes the session estimated for itself and this run.
     pub estimated_host_bytes: u64,
@@ -163,7 +197,7 @@ pub struct Report {
 /// What a run will need.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Estimate {
-    /// Tiles of the volume.
+    /// Tiles of the volume, of all parts.
     pub tiles: usize,
     /// Network passes: tiles, times mirrored copies, times folds.
     pub passes: usize,

@@ -1,10 +1,10 @@
 //! What a run needs, known before it starts.
 
 use super::labels::{fits_byte, wanted};
-use super::{Estimate, RunOptions};
+use super::{Estimate, Export, RunOptions, postprocess};
 use crate::base::{Error, Result};
 use crate::device::{Blend, Device, JobSize};
-use crate::model::{self, Model, Package};
+use crate::model::{self, Model, Part};
 use crate::net::Plan;
 use crate::volume::{VolumeView, prepare_bytes};
 use crate::window;
@@ -26,51 +26,88 @@ pub(super) fn obey(budget_bytes: Option<u64>, needed_bytes: u64, what: &str) -> 
     }
 }
 
-/// What the model's tiles average.
-pub(super) fn blend(package: &Package) -> Blend {
-    match package.blend {
+/// What a part's tiles average.
+pub(super) fn blend(part: &Part) -> Blend {
+    match part.blend {
         model::Blend::Logits => Blend::Logits,
-        model::Blend::Softmax => Blend::Softmax,
+        model::Blend::Softmax => Blend::Probabilities,
     }
 }
 
-/// What a run needs, as upper bounds: the non-zero box is not known yet.
+/// A part of a model and what it runs with.
+pub(super) struct Sized<'a> {
+    pub(super) part: usize,
+    pub(super) plan: &'a Plan,
+    pub(super) loaded_bytes: u64,
+    pub(super) passes_per_tile: usize,
+}
+
+/// What one part of a run needs, as upper bounds: the non-zero box is not known yet.
 pub(super) fn estimate(
     model: &Model,
-    plan: &Plan,
+    sized: &Sized,
     device: &dyn Device,
-    loaded_bytes: u64,
     volume: &VolumeView,
     options: &RunOptions,
-    passes_per_tile: usize,
 ) -> Result<Estimate> {
     let package = model.package();
-    let prepare = prepare_bytes(volume, &model.recipe())?;
-    let (_, probabilities) = wanted(model, options)?;
-    let tiles = window::tile_count(prepare.shape, package.patch, options.step)?;
-    let (shape, native, patch) = (prepare.shape, prepare.native, package.patch);
+    let part = &package.parts[sized.part];
+    let prepare = prepare_bytes(volume, &model.recipe(sized.part))?;
+    let probabilities = wanted(model, options)?;
+    let tiles = window::tile_count(prepare.shape, part.patch, options.step)?;
+    let (shape, patch) = (prepare.shape, part.patch);
+    let native = prepare.native;
     let slab_planes = shape[0].min(window::SLAB_PLANES);
+    let output = if options.export == Export::Scores { native } else { shape };
     // The planes between a slab's, and those beyond the volume's first and last.
-    let output_planes = native[0].min((slab_planes + 1) * native[0] / shape[0] + 2);
+    let output_planes = output[0].min((slab_planes + 1) * output[0] / shape[0] + 2);
     let job = JobSize {
-        channels: volume.channels,
+        channels: part.architecture.input_channels,
         shape,
         padded: std::array::from_fn(|axis| shape[axis].max(patch[axis])),
         // One plane before a patch is kept for interpolation.
         ring_planes: shape[0].min(patch[0]) + usize::from(shape[0] > patch[0]),
-        blend: blend(package),
-        output: native,
+        blend: blend(part),
+        output,
         output_planes,
         slab_planes,
-        probability_classes: probabilities.len(),
+        probability_classes: probabilities.iter().filter(|(p, _)| *p == sized.part).count(),
         scores: options.scores,
     };
-    let voxels = volume.dims.iter().product::<usize>() as u64;
-    let slab_voxels = (output_planes * native[1] * native[2]) as u64;
+    let count = |shape: [usize; 3]| shape.iter().product::<usize>() as u64;
+    let voxels = count(volume.dims);
+    let slab_voxels = (output_planes * output[1] * output[2]) as u64;
+    // The map, a slab on its way, and the map of an earlier part.
     let label_bytes = if fits_byte(model) { 1 } else { 2 };
-    let result = label_bytes * (voxels + slab_voxels) + 4 * probabilities.len() as u64 * voxels;
-    let running = device.job_bytes(plan, package.folds.len(), &job) + result;
-    let lists = tiles * TILE_BYTES + native.iter().sum::<usize>() * MAP_BYTES;
-    let host_bytes = loaded_bytes + running.max(prepare.peak_bytes) + SMALL_BYTES + lists as u64;
-    Ok(Estimate { tiles, passes: tiles * passes_per_tile, host_bytes })
+    let earlier = if package.parts.iter().any(|part| part.previous.is_some()) { 2 } else { 0 };
+    let mut result = (label_bytes + earlier) * voxels
+        + 2 * slab_voxels
+        + 4 * probabilities.len() as u64 * voxels;
+    if options.export != Export::Scores {
+        result += 2 * (count(shape) + count(native));
+    }
+    // The labels of an earlier part, on its way to channels, and the channels.
+    let added = match part.previous {
+        None => 0,
+        Some(_) => {
+            let all = part.architecture.input_channels as u64 * 4 * count(shape);
+            2 * (count(native) + count(shape)) + all
+        }
+    };
+    // A volume that parts share is kept while one of them runs.
+    let shared = if package.parts.len() > 1 {
+        4 * part.normalization.len() as u64 * count(shape)
+    } else {
+        0
+    };
+    let folds = part.folds.len();
+    let running = device.job_bytes(sized.plan, folds, &job).max(added);
+    let lists = tiles * TILE_BYTES + output.iter().sum::<usize>() * MAP_BYTES;
+    let host_bytes = sized.loaded_bytes
+        + (running + result).max(prepare.peak_bytes + earlier * voxels)
+        + shared
+        + SMALL_BYTES
+        + lists as u64
+        + postprocess::bytes(package, volume.dims);
+    Ok(Estimate { tiles, passes: tiles * sized.passes_per_tile, host_bytes })
 }

@@ -1,5 +1,6 @@
 //! nnU-Net's normalisation schemes.
 
+use super::Generation;
 use crate::base::Result;
 use crate::base::error::{filled, reserved};
 
@@ -8,6 +9,8 @@ use crate::base::error::{filled, reserved};
 pub enum Intensity {
     /// Clip to [lower, upper], subtract mean, divide by deviation (at least 1e-8).
     Ct {
+        /// With [`Generation::V1`]: zero outside the non-zero mask.
+        masked: bool,
         /// 0.5th percentile of the training set's foreground.
         lower: f64,
         /// 99.5th percentile.
@@ -17,9 +20,20 @@ pub enum Intensity {
         /// Standard deviation of the training set's foreground.
         deviation: f64,
     },
+    /// Clip, then subtract the mean and divide by the standard deviation of the values between
+    /// the limits.
+    Ct2 {
+        /// Zero outside the non-zero mask.
+        masked: bool,
+        /// Lowest value kept.
+        lower: f64,
+        /// Highest value kept.
+        upper: f64,
+    },
     /// Subtract the volume's mean, divide by its standard deviation (at least 1e-8).
     ZScore {
-        /// Statistics and transform only inside the hole-filled non-zero mask.
+        /// Statistics and transform only inside the hole-filled non-zero mask; outside, values
+        /// become zero with [`Generation::V1`] and stay as they are with [`Generation::V2`].
         masked: bool,
     },
     /// Values as they are.
@@ -32,14 +46,33 @@ pub enum Intensity {
 const SMALLEST: f64 = 1e-8;
 
 impl Intensity {
+    /// Whether [`Intensity::apply`] needs a mask.
+    pub(super) fn masked(&self) -> bool {
+        match *self {
+            Self::Ct { masked, .. } | Self::Ct2 { masked, .. } | Self::ZScore { masked } => masked,
+            Self::None | Self::RescaleTo01 => false,
+        }
+    }
+
     /// Normalises one channel; `mask` is needed by a masked scheme only.
-    pub(super) fn apply(&self, values: &mut [f32], mask: Option<&[bool]>) {
+    pub(super) fn apply(&self, values: &mut [f32], mask: Option<&[bool]>, generation: Generation) {
+        let mask = mask.filter(|_| self.masked());
+        let inside = |index: usize| mask.is_none_or(|mask| mask[index]);
         match *self {
             Self::None => {}
-            Self::Ct { lower, upper, mean, deviation } => {
+            Self::Ct { lower, upper, mean, deviation, .. } => {
                 let (lower, upper, mean) = (lower as f32, upper as f32, mean as f32);
                 let deviation = deviation.max(SMALLEST) as f32;
-                for value in values {
+                for value in values.iter_mut() {
+                    *value = (value.clamp(lower, upper) - mean) / deviation;
+                }
+            }
+            Self::Ct2 { lower, upper, .. } => {
+                let between = |value: f32| f64::from(value) > lower && f64::from(value) < upper;
+                let (mean, deviation) = statistics(values, |_, value| between(value));
+                let (lower, upper, mean) = (lower as f32, upper as f32, mean as f32);
+                let deviation = deviation.max(SMALLEST) as f32;
+                for value in values.iter_mut() {
                     *value = (value.clamp(lower, upper) - mean) / deviation;
                 }
             }
@@ -50,25 +83,13 @@ impl Intensity {
                 let range = (high - low).max(SMALLEST as f32);
                 values.iter_mut().for_each(|value| *value = (*value - low) / range);
             }
-            Self::ZScore { masked } => {
-                let mask = mask.filter(|_| masked);
-                let inside = |index: usize| mask.is_none_or(|mask| mask[index]);
-                let (mut count, mut sum) = (0usize, 0.0);
-                for (index, &value) in values.iter().enumerate() {
-                    if inside(index) {
-                        count += 1;
-                        sum += f64::from(value);
-                    }
-                }
-                let mean = sum / count.max(1) as f64;
-                let squares: f64 = values
-                    .iter()
-                    .enumerate()
-                    .filter(|&(index, _)| inside(index))
-                    .map(|(_, &value)| (f64::from(value) - mean).powi(2))
-                    .sum();
-                let deviation = (squares / count.max(1) as f64).sqrt().max(SMALLEST) as f32;
-                let mean = mean as f32;
+            Self::ZScore { .. } => {
+                let (mean, deviation) = statistics(values, |index, _| inside(index));
+                let deviation = match generation {
+                    Generation::V1 => deviation + SMALLEST,
+                    Generation::V2 => deviation.max(SMALLEST),
+                };
+                let (mean, deviation) = (mean as f32, deviation as f32);
                 for (index, value) in values.iter_mut().enumerate() {
                     if inside(index) {
                         *value = (*value - mean) / deviation;
@@ -76,7 +97,25 @@ impl Intensity {
                 }
             }
         }
+        if let (Some(mask), Generation::V1) = (mask, generation) {
+            for (value, _) in values.iter_mut().zip(mask).filter(|(_, inside)| !**inside) {
+                *value = 0.0;
+            }
+        }
     }
+}
+
+/// Mean and standard deviation of those values that `counts(index, value)`.
+fn statistics(values: &[f32], counts: impl Fn(usize, f32) -> bool) -> (f64, f64) {
+    let counted = || values.iter().enumerate().filter(|&(index, &value)| counts(index, value));
+    let (mut count, mut sum) = (0usize, 0.0);
+    for (_, &value) in counted() {
+        count += 1;
+        sum += f64::from(value);
+    }
+    let mean = sum / count.max(1) as f64;
+    let squares: f64 = counted().map(|(_, &value)| (f64::from(value) - mean).powi(2)).sum();
+    (mean, (squares / count.max(1) as f64).sqrt())
 }
 
 /// Where any channel is not zero, holes filled: zeros that no path of face neighbours connects

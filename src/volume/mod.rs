@@ -1,20 +1,24 @@
 //! Volumes: where their voxels lie, how they become what a network sees, and the way back.
 //!
-//! The arithmetic is nnU-Net v2's `DefaultPreprocessor` and `resample_data_or_seg_to_shape`.
+//! The arithmetic is that of nnU-Net v2's `DefaultPreprocessor` and
+//! `resample_data_or_seg_to_shape`, or of v1's `GenericPreprocessor`.
 //! Pure functions on plain data; knows no device and no file.
 
 pub mod crop;
 pub mod geometry;
 pub mod intensity;
+pub mod labels;
 pub mod placement;
 pub mod prepare;
 pub mod resample;
+pub mod rules;
 pub mod spline;
 pub mod view;
 
 pub use geometry::Geometry;
 pub use intensity::Intensity;
 pub use placement::{Orientation, Placement};
-pub use prepare::{PrepareSize, Prepared, Recipe, prepare, prepare_bytes};
+pub use prepare::{PrepareSize, Prepared, Recipe, add_labels, prepare, prepare_bytes};
 pub use resample::AxisMap;
+pub use rules::{Generation, Interpolation, SeparateAxis};
 pub use view::VolumeView;

@@ -3,6 +3,8 @@
 use std::ops::Range;
 
 use super::VolumeView;
+use crate::base::Result;
+use crate::base::error::reserved;
 
 /// Which voxel order a network was trained on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,22 +65,52 @@ impl Placement {
         if self.reversed[axis] { self.dims[self.axes[axis]] - 1 - at } else { at }
     }
 
-    /// Writes `planes` of the cropped grid, `[planes][shape1][shape2]`, to their places in the
-    /// caller's dense `[k][j][i]` grid. Voxels outside the crop are left alone.
+    /// The values of the cropped grid, `[shape0][shape1][shape2]`, out of the caller's dense
+    /// `[k][j][i]` grid.
+    ///
+    /// # Errors
+    /// [`crate::Error::Memory`] if the machine has no room for them.
+    pub(super) fn copy(&self, from: &[u16]) -> Result<Vec<u16>> {
+        let [planes, rows, columns] = self.shape();
+        let place = self.places();
+        let mut values = reserved("labels", planes * rows * columns)?;
+        for plane in 0..planes {
+            for row in 0..rows {
+                let start = place(0, plane) + place(1, row);
+                values.extend((0..columns).map(|column| from[start + place(2, column)]));
+            }
+        }
+        Ok(values)
+    }
+
+    /// What each index of the cropped grid adds to a place in the caller's dense `[k][j][i]`
+    /// grid: `(axis, voxel)`.
+    fn places(&self) -> impl Fn(usize, usize) -> usize {
+        let steps = [1, self.dims[0], self.dims[0] * self.dims[1]];
+        move |axis, voxel| self.caller_index(axis, voxel) * steps[self.axes[axis]]
+    }
+
+    /// Writes those values of `planes` of the cropped grid, `[planes][shape1][shape2]`, that are
+    /// `wanted` to their places in the caller's dense `[k][j][i]` grid, converted by `store`.
     ///
     /// # Panics
     /// If `values` or `target` do not have the sizes that follow from the placement.
-    pub fn paste<T: Copy>(&self, planes: Range<usize>, values: &[T], target: &mut [T]) {
+    pub fn paste<V: Copy, T>(
+        &self,
+        planes: Range<usize>,
+        values: &[V],
+        target: &mut [T],
+        wanted: impl Fn(&V) -> bool,
+        store: impl Fn(V) -> T,
+    ) {
         let [_, rows, columns] = self.shape();
-        let steps = [1, self.dims[0], self.dims[0] * self.dims[1]];
-        let place =
-            |axis: usize, voxel: usize| self.caller_index(axis, voxel) * steps[self.axes[axis]];
+        let place = self.places();
         assert_eq!(values.len(), planes.len() * rows * columns, "values of the planes");
         let lines = values.chunks_exact(columns);
         for (line, index) in lines.zip(0..) {
             let start = place(0, planes.start + index / rows) + place(1, index % rows);
-            for (column, &value) in line.iter().enumerate() {
-                target[start + place(2, column)] = value;
+            for (column, &value) in line.iter().enumerate().filter(|(_, value)| wanted(value)) {
+                target[start + place(2, column)] = store(value);
             }
         }
     }

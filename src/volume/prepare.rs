@@ -1,7 +1,13 @@
 //! From a caller's volume to what a network sees.
 
-use super::resample::{new_shape, output_maps};
-use super::{AxisMap, Intensity, Orientation, Placement, VolumeView, crop, intensity, spline};
+use std::sync::Arc;
+
+use super::labels::resample_labels;
+use super::resample::{axis_maps, new_shape};
+use super::{
+    AxisMap, Generation, Intensity, Interpolation, Orientation, Placement, VolumeView, crop,
+    intensity, spline,
+};
 use crate::base::error::{filled, reserved};
 use crate::base::{Error, Pool, Result};
 
@@ -12,16 +18,34 @@ pub struct Recipe {
     pub orientation: Orientation,
     /// nnU-Net's `transpose_forward`: network axis `n` is axis `transpose[n]` of (k, j, i).
     pub transpose: [usize; 3],
-    /// Distance of voxels along the network's axes, in mm.
-    pub spacing: [f64; 3],
-    /// One for each input channel.
+    /// Distance of voxels along the network's axes, in mm; `None` is the volume's own.
+    pub spacing: [Option<f64>; 3],
+    /// Whose arithmetic.
+    pub generation: Generation,
+    /// How the volume comes to the network's grid; order 1 or 3.
+    pub image: Interpolation,
+    /// How scores return; order 0 or 1.
+    pub scores: Interpolation,
+    /// One for each channel of the volume.
     pub intensity: Vec<Intensity>,
 }
 
+impl Recipe {
+    fn masked(&self) -> bool {
+        self.intensity.iter().any(Intensity::masked)
+    }
+
+    /// The network's spacing for a volume whose voxels are `native` mm apart along its axes.
+    fn spacing(&self, native: [f64; 3]) -> [f64; 3] {
+        std::array::from_fn(|axis| self.spacing[axis].unwrap_or(native[axis]))
+    }
+}
+
 /// A preprocessed volume, and the way back.
+#[derive(Clone)]
 pub struct Prepared {
     /// `[channels][shape0][shape1][shape2]`, network axes.
-    pub data: Vec<f32>,
+    pub data: Arc<Vec<f32>>,
     /// Input channels.
     pub channels: usize,
     /// Voxels along the network's axes.
@@ -50,21 +74,31 @@ pub struct PrepareSize {
 /// [`Error::Argument`] if the view, its geometry or its number of channels can't be used.
 pub fn prepare_bytes(view: &VolumeView, recipe: &Recipe) -> Result<PrepareSize> {
     let whole = placement(view, recipe)?;
-    let native = whole.shape();
-    let shape = new_shape(native, whole.spacing(view), recipe.spacing)?;
+    let (native, native_spacing) = (whole.shape(), whole.spacing(view));
+    let spacing = recipe.spacing(native_spacing);
+    let shape = new_shape(native, native_spacing, spacing)?;
     let bytes = |shape: [usize; 3]| 4 * shape.iter().product::<usize>() as u64;
     let channels = view.channels as u64;
-    let mask = if masked(recipe) { bytes(native) / 4 * 10 } else { 0 };
+    let mask = if recipe.masked() { bytes(native) / 4 * 10 } else { 0 };
     let result = channels * bytes(shape);
     let resampling = match native == shape {
         true => 0,
-        false => spline::bytes(native, whole.spacing(view), shape, recipe.spacing) + result,
+        false => {
+            let separate = recipe.image.separate_axis(native_spacing, spacing);
+            spline::bytes(native, shape, separate) + result
+        }
     };
-    let peak_bytes = channels * bytes(native) + mask.max(resampling);
+    let peak_bytes = channels * bytes(native)
+        + match recipe.generation {
+            Generation::V2 => mask.max(resampling),
+            // The mask is resampled beside the volume, as labels.
+            Generation::V1 => mask.min(1) * (mask + 3 * bytes(shape)) + resampling,
+        };
     Ok(PrepareSize { peak_bytes, shape, native })
 }
 
-/// Runs every step: crop to the non-zero box, normalise, resample.
+/// Runs every step: crop to the non-zero box, then normalise and resample in the generation's
+/// order.
 ///
 /// # Errors
 /// [`Error::Argument`] if the view, its geometry, its number of channels or its values can't be
@@ -72,9 +106,9 @@ pub fn prepare_bytes(view: &VolumeView, recipe: &Recipe) -> Result<PrepareSize> 
 pub fn prepare(view: &VolumeView, recipe: &Recipe, pool: &Pool) -> Result<Prepared> {
     let mut placement = placement(view, recipe)?;
     placement.crop = crop::non_zero_box(view, &placement, pool)?;
-    let native = placement.shape();
-    let spacing = placement.spacing(view);
-    let shape = new_shape(native, spacing, recipe.spacing)?;
+    let (native, native_spacing) = (placement.shape(), placement.spacing(view));
+    let spacing = recipe.spacing(native_spacing);
+    let shape = new_shape(native, native_spacing, spacing)?;
     let channels = view.channels;
     let voxels: usize = native.iter().product();
 
@@ -86,25 +120,80 @@ pub fn prepare(view: &VolumeView, recipe: &Recipe, pool: &Pool) -> Result<Prepar
             crop::read_line(view, &placement, channel, at, row, line);
         }
     });
-    let mask = if masked(recipe) { Some(intensity::filled_mask(&data, native)?) } else { None };
-    for (channel, intensity) in data.chunks_mut(voxels).zip(&recipe.intensity) {
-        intensity.apply(channel, mask.as_deref());
+    let mut mask =
+        if recipe.masked() { Some(intensity::filled_mask(&data, native)?) } else { None };
+    let normalize = |data: &mut [f32], voxels: usize, mask: Option<Vec<bool>>| {
+        for (channel, intensity) in data.chunks_mut(voxels).zip(&recipe.intensity) {
+            intensity.apply(channel, mask.as_deref(), recipe.generation);
+        }
+    };
+    if recipe.generation == Generation::V2 {
+        normalize(&mut data, voxels, mask.take());
     }
-    drop(mask);
     if shape != native {
+        let separate = recipe.image.separate_axis(native_spacing, spacing);
         let mut resampled = reserved("volume", channels * shape.iter().product::<usize>())?;
         for channel in data.chunks(voxels) {
-            let values = spline::resample(channel, native, spacing, shape, recipe.spacing, pool)?;
+            let order = recipe.image.order;
+            let values = spline::resample(channel, native, shape, order, separate, pool)?;
             resampled.extend_from_slice(&values);
         }
         data = resampled;
+        if let Some(mask) = &mut mask {
+            let inside: Vec<u16> = mask.iter().map(|&inside| u16::from(inside)).collect();
+            let maps = axis_maps(native, shape, 1, separate);
+            let inside = resample_labels(&inside, native, &maps, recipe.generation)?;
+            *mask = inside.iter().map(|&inside| inside == 1).collect();
+        }
     }
-    let output = output_maps(shape, recipe.spacing, native, spacing);
-    Ok(Prepared { data, channels, shape, output, placement })
+    if recipe.generation == Generation::V1 {
+        normalize(&mut data, shape.iter().product(), mask);
+    }
+    // Whose spacing is looked at first when scores return differs between the generations.
+    let separate = match recipe.generation {
+        Generation::V1 => recipe.scores.separate_axis(native_spacing, spacing),
+        Generation::V2 => recipe.scores.separate_axis(spacing, native_spacing),
+    };
+    let output = axis_maps(shape, native, recipe.scores.order, separate);
+    Ok(Prepared { data: Arc::new(data), channels, shape, output, placement })
 }
 
-fn masked(recipe: &Recipe) -> bool {
-    recipe.intensity.iter().any(|i| matches!(i, Intensity::ZScore { masked: true }))
+/// Adds what an earlier network found: one channel for each of `structures`, 1 where `labels`,
+/// `[k][j][i]` on the caller's grid, has that value and 0 elsewhere.
+///
+/// # Errors
+/// [`Error::Memory`] if the machine's memory runs out.
+pub fn add_labels(
+    prepared: Prepared,
+    view: &VolumeView,
+    recipe: &Recipe,
+    labels: &[u16],
+    structures: &[u32],
+) -> Result<Prepared> {
+    let mut placement = prepared.placement.clone();
+    let native_spacing = placement.spacing(view);
+    let separate = match recipe.generation {
+        // nnU-Net 1 resizes the whole map to the cropped volume's grid.
+        Generation::V1 => {
+            placement.crop = placement.axes.map(|axis| 0..placement.dims[axis]);
+            None
+        }
+        Generation::V2 => {
+            recipe.image.separate_axis(native_spacing, recipe.spacing(native_spacing))
+        }
+    };
+    let native = placement.shape();
+    let labels = placement.copy(labels)?;
+    let maps = axis_maps(native, prepared.shape, 1, separate);
+    let labels = resample_labels(&labels, native, &maps, recipe.generation)?;
+    let length = prepared.data.len() + structures.len() * labels.len();
+    let mut data = reserved("volume", length)?;
+    data.extend_from_slice(&prepared.data);
+    for &structure in structures {
+        data.extend(labels.iter().map(|&label| f32::from(u8::from(u32::from(label) == structure))));
+    }
+    let channels = prepared.channels + structures.len();
+    Ok(Prepared { data: Arc::new(data), channels, ..prepared })
 }
 
 /// Where the whole volume lies, once it has been checked.

@@ -69,34 +69,19 @@ pub fn new_shape(shape: [usize; 3], from: [f64; 3], to: [f64; 3]) -> Result<[usi
     Ok(extents.map(|extent| extent.max(1.0) as usize))
 }
 
-/// The axis to resample separately by nearest neighbour (nnU-Net's rule for anisotropic data):
-/// of the first of the two spacings whose largest value is more than 3 times its smallest, the
-/// axis of the largest value, if there is just one.
-pub fn separate_axis(first: [f64; 3], second: [f64; 3]) -> Option<usize> {
-    let largest = |spacing: &[f64; 3]| spacing.iter().copied().fold(f64::MIN, f64::max);
-    let smallest = |spacing: &[f64; 3]| spacing.iter().copied().fold(f64::MAX, f64::min);
-    let spacing = [first, second].into_iter().find(|s| largest(s) / smallest(s) > 3.0)?;
-    let mut axes = (0..3).filter(|&axis| largest(&spacing) / spacing[axis] == 1.0);
-    match (axes.next(), axes.next()) {
-        (Some(axis), None) => Some(axis),
-        _ => None,
-    }
-}
-
-/// How scores on the network's grid return to the cropped native grid: linear, with the rule for
-/// anisotropic data looking at the network's spacing first.
-pub fn output_maps(
-    network: [usize; 3],
-    network_spacing: [f64; 3],
-    native: [usize; 3],
-    native_spacing: [f64; 3],
+/// From a grid of `input` voxels to one of `output` voxels. `separate` is the axis that goes by
+/// nearest neighbour.
+pub fn axis_maps(
+    input: [usize; 3],
+    output: [usize; 3],
+    order: u8,
+    separate: Option<usize>,
 ) -> [AxisMap; 3] {
-    let separate = separate_axis(network_spacing, native_spacing);
     std::array::from_fn(|axis| {
-        if separate == Some(axis) {
-            AxisMap::nearest(network[axis], native[axis])
+        if order == 0 || separate == Some(axis) {
+            AxisMap::nearest(input[axis], output[axis])
         } else {
-            AxisMap::linear(network[axis], native[axis])
+            AxisMap::linear(input[axis], output[axis])
         }
     })
 }
@@ -139,14 +124,5 @@ mod tests {
         assert_eq!(shape(0.1, 5.0, 1), 1);
         let error = new_shape([512; 3], [1000.0; 3], [0.001; 3]).unwrap_err().to_string();
         assert!(error.contains("is the spacing right?"), "{error}");
-    }
-
-    #[test]
-    fn anisotropic_axes_are_found() {
-        let isotropic = [1.0; 3];
-        assert_eq!(separate_axis([5.0, 0.8, 0.8], isotropic), Some(0));
-        assert_eq!(separate_axis([3.0, 1.0, 1.0], isotropic), None);
-        assert_eq!(separate_axis([1.0, 5.0, 5.0], isotropic), None);
-        assert_eq!(separate_axis(isotropic, [1.0, 1.0, 4.0]), Some(2));
     }
 }

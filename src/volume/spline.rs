@@ -1,11 +1,12 @@
 //! Cubic B-spline resampling with the borders of skimage's `resize(order=3, mode="edge")` on
 //! scipy's `spline_filter1d`/`zoom`: each line is extended by 12 copies of its ends, prefiltered
 //! with reflecting borders, and evaluated without clamping; the result is clipped to the range of
-//! the input. Separable: one axis after the other, in double precision.
+//! the input. Separable: one axis after the other, in double precision. Linear interpolation
+//! (order 1) takes the same way, without the prefilter.
 
 use std::ops::Range;
 
-use super::resample::{nearest, separate_axis};
+use super::resample::nearest;
 use crate::base::error::filled;
 use crate::base::{Pool, Result};
 
@@ -19,16 +20,26 @@ const PIECES: usize = 64;
 /// One axis from `input` to `output` voxels.
 struct Line {
     input: usize,
+    prefiltered: bool,
     /// For each output voxel the first of four coefficients, and their weights.
     taps: Vec<(usize, [f64; 4])>,
 }
 
 impl Line {
-    fn new(input: usize, output: usize) -> Self {
+    fn new(input: usize, output: usize, order: u8) -> Self {
         let scale = input as f64 / output as f64;
+        let linear = |place: f64| {
+            let place = place.clamp(0.0, (input - 1) as f64);
+            let t = place - place.floor();
+            (place.floor() as usize + EDGE, [1.0 - t, t, 0.0, 0.0])
+        };
         let taps = (0..output)
             .map(|voxel| {
-                let place = (voxel as f64 + 0.5) * scale - 0.5 + EDGE as f64;
+                let place = (voxel as f64 + 0.5) * scale - 0.5;
+                if order == 1 {
+                    return linear(place);
+                }
+                let place = place + EDGE as f64;
                 let (cell, t) = (place.floor(), place - place.floor());
                 let u = 1.0 - t;
                 let w0 = u * u * u / 6.0;
@@ -37,7 +48,7 @@ impl Line {
                 (cell as usize - 1, [w0, w1, w2, 1.0 - w0 - w1 - w2])
             })
             .collect();
-        Self { input, taps }
+        Self { input, prefiltered: order > 1, taps }
     }
 
     /// Resamples up to [`LANES`] lines: `get(voxel, lane)` reads, `put(voxel, values)` takes.
@@ -58,7 +69,9 @@ impl Line {
         let (first, last) = (coefficients[EDGE], coefficients[EDGE + self.input - 1]);
         coefficients[..EDGE].fill(first);
         coefficients[EDGE + self.input..].fill(last);
-        prefilter(coefficients);
+        if self.prefiltered {
+            prefilter(coefficients);
+        }
         for (voxel, &(first, weights)) in self.taps.iter().enumerate() {
             let mut sum = [0.0; LANES];
             for (row, weight) in coefficients[first..first + 4].iter().zip(weights) {
@@ -121,6 +134,7 @@ fn resample_axis<I, O>(
     shape: [usize; 3],
     axis: usize,
     output: usize,
+    order: u8,
     pool: &Pool,
     finish: impl Fn(usize, f64) -> O + Sync,
 ) -> Result<Vec<O>>
@@ -128,7 +142,7 @@ where
     I: Copy + Into<f64> + Sync,
     O: Copy + Default + Send + Sync,
 {
-    let line = Line::new(shape[axis], output);
+    let line = Line::new(shape[axis], output, order);
     let outer: usize = shape[..axis].iter().product();
     let inner: usize = shape[axis + 1..].iter().product();
     let length = shape[axis];
@@ -188,23 +202,22 @@ where
     Ok(result)
 }
 
-/// Resamples one channel, `[shape0][shape1][shape2]`, from `shape` at `spacing` to `target` at
-/// `target_spacing`: nnU-Net's `resample_data_or_seg` with order 3, and order 0 along an axis of
-/// anisotropic data.
+/// Resamples one channel, `[shape0][shape1][shape2]`, from `shape` to `target`: nnU-Net's
+/// `resample_data_or_seg` with order 1 or 3, and order 0 along the axis `separate`.
 ///
 /// # Errors
 /// [`crate::Error::Memory`] if the machine has no room for it.
 pub(super) fn resample(
     input: &[f32],
     shape: [usize; 3],
-    spacing: [f64; 3],
     target: [usize; 3],
-    target_spacing: [f64; 3],
+    order: u8,
+    separate: Option<usize>,
     pool: &Pool,
 ) -> Result<Vec<f32>> {
-    match separate_axis(spacing, target_spacing) {
-        None => volume(input, shape, target, pool),
-        Some(axis) => slices(input, shape, target, axis, pool),
+    match separate {
+        None => volume(input, shape, target, order, pool),
+        Some(axis) => slices(input, shape, target, order, axis, pool),
     }
 }
 
@@ -215,15 +228,22 @@ fn range_of(values: impl Iterator<Item = f32>) -> (f64, f64) {
 }
 
 /// All three axes, clipped to the volume's range.
-fn volume(input: &[f32], shape: [usize; 3], target: [usize; 3], pool: &Pool) -> Result<Vec<f32>> {
+fn volume(
+    input: &[f32],
+    shape: [usize; 3],
+    target: [usize; 3],
+    order: u8,
+    pool: &Pool,
+) -> Result<Vec<f32>> {
     let (low, high) = range_of(input.iter().copied());
     let plain = |_, value| value;
     let [n0, n1, _] = shape;
     let [m0, m1, m2] = target;
-    let lines = resample_axis(input, shape, 2, m2, pool, plain)?;
-    let planes = resample_axis(&lines, [n0, n1, m2], 1, m1, pool, plain)?;
+    let lines = resample_axis(input, shape, 2, m2, order, pool, plain)?;
+    let planes = resample_axis(&lines, [n0, n1, m2], 1, m1, order, pool, plain)?;
     drop(lines);
-    resample_axis(&planes, [n0, m1, m2], 0, m0, pool, |_, value| value.clamp(low, high) as f32)
+    let clipped = |_, value: f64| value.clamp(low, high) as f32;
+    resample_axis(&planes, [n0, m1, m2], 0, m0, order, pool, clipped)
 }
 
 /// The two axes of each slice, clipped to the slice's range, then the nearest slice.
@@ -231,6 +251,7 @@ fn slices(
     input: &[f32],
     shape: [usize; 3],
     target: [usize; 3],
+    order: u8,
     axis: usize,
     pool: &Pool,
 ) -> Result<Vec<f32>> {
@@ -249,9 +270,9 @@ fn slices(
     for plane_axis in (0..3).rev().filter(|&other| other != axis) {
         let output = target[plane_axis];
         values = if values.is_empty() {
-            resample_axis(input, now, plane_axis, output, pool, |_, value| value)?
+            resample_axis(input, now, plane_axis, output, order, pool, |_, value| value)?
         } else {
-            resample_axis(&values, now, plane_axis, output, pool, |_, value| value)?
+            resample_axis(&values, now, plane_axis, output, order, pool, |_, value| value)?
         };
         now[plane_axis] = output;
     }
@@ -267,14 +288,8 @@ fn slices(
 }
 
 /// Bytes that [`resample`] allocates at its peak, its result included.
-pub(super) fn bytes(
-    shape: [usize; 3],
-    spacing: [f64; 3],
-    target: [usize; 3],
-    target_spacing: [f64; 3],
-) -> u64 {
+pub(super) fn bytes(shape: [usize; 3], target: [usize; 3], separate: Option<usize>) -> u64 {
     let voxels = |shape: [usize; 3]| shape.iter().map(|&extent| extent as u64).product::<u64>();
-    let separate = separate_axis(spacing, target_spacing);
     let (mut now, mut before, mut peak) = (shape, 0, 0);
     for axis in (0..3).rev().filter(|&axis| separate != Some(axis)) {
         now[axis] = target[axis];
@@ -327,7 +342,20 @@ mod tests {
             for expected in [&four[..], &ten[..]] {
                 let (mut shape, mut target) = ([1; 3], [1; 3]);
                 (shape[axis], target[axis]) = (7, expected.len());
-                close(&volume(&LINE, shape, target, &pool).unwrap(), expected);
+                close(&volume(&LINE, shape, target, 3, &pool).unwrap(), expected);
+            }
+        }
+    }
+
+    #[test]
+    fn linear_interpolation_is_skimage_s() {
+        let pool = Pool::new(1).unwrap();
+        let ten = [0.0, 0.55, 1.25, 1.95, 2.65, 5.45, 9.25, -1.25, 0.4, 7.0];
+        for axis in 0..3 {
+            for expected in [&ten[..], &[0.375, 2.125, 9.125, 2.5]] {
+                let (mut shape, mut target) = ([1; 3], [1; 3]);
+                (shape[axis], target[axis]) = (7, expected.len());
+                close(&volume(&LINE, shape, target, 1, &pool).unwrap(), expected);
             }
         }
     }
@@ -339,9 +367,9 @@ mod tests {
             let (mut shape, mut target) = ([1; 3], [1; 3]);
             (shape[axis], target[axis]) = (7, 14);
             let doubled: Vec<f64> = (0..14).map(|voxel| f64::from(LINE[voxel / 2])).collect();
-            close(&slices(&LINE, shape, target, axis, &pool).unwrap(), &doubled);
+            close(&slices(&LINE, shape, target, 3, axis, &pool).unwrap(), &doubled);
             target[axis] = 3;
-            close(&slices(&LINE, shape, target, axis, &pool).unwrap(), &[1.0, 3.0, -5.0]);
+            close(&slices(&LINE, shape, target, 3, axis, &pool).unwrap(), &[1.0, 3.0, -5.0]);
         }
     }
 }

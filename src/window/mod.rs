@@ -6,6 +6,6 @@ mod gaussian;
 mod schedule;
 mod tiles;
 
-pub use gaussian::gaussian;
+pub use gaussian::weights;
 pub use schedule::{SLAB_PLANES, Schedule, Slab, Step, schedule};
 pub use tiles::{Tile, tile_count, tile_starts};

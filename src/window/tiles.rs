@@ -13,7 +13,9 @@ pub struct Tile {
 }
 
 /// How many tiles cover `length` voxels, `length >= patch`, and the distance of their starts.
+/// A patch of one voxel is a plane of a 2D network: each plane is one tile.
 fn cut(length: usize, patch: usize, step: f64) -> (usize, f64) {
+    let step = if patch == 1 { 1.0 } else { step };
     let rest = (length - patch) as f64;
     let steps = (rest / (patch as f64 * step)).ceil();
     // A count beyond usize saturates and is refused by `tile_count`.
@@ -61,6 +63,7 @@ mod tests {
         assert_eq!(tile_starts(333, 128, 0.8), [0, 68, 137, 205]);
         assert_eq!(tile_starts(64, 64, 0.5), [0]);
         assert_eq!(tile_starts(10, 64, 0.5), [0]);
+        assert_eq!(tile_starts(4, 1, 0.5), [0, 1, 2, 3]);
     }
 
     #[test]

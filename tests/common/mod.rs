@@ -55,11 +55,8 @@ impl SeededModel {
                 _ => json!({ "value": value, "name": format!("structure {value}") }),
             })
             .collect();
-        let document = json!({
-            "format_version": 1,
-            "name": "seeded",
-            "description": "Random weights.",
-            "demo": false,
+        let part = json!({
+            "name": "main",
             "architecture": {
                 "family": "stunet",
                 "input_channels": inputs,
@@ -73,11 +70,19 @@ impl SeededModel {
             "patch": patch,
             "spacing": [1.5, 1.5, 1.5],
             "axes": { "orientation": "stored", "transpose": [0, 1, 2] },
-            "preprocessing": "normalize_then_resample",
+            "generation": "nnunet_v2",
             "normalization": vec![json!({ "scheme": "zscore", "masked": false }); inputs],
             "blend": "logits",
             "mirror_axes": [0, 1, 2],
+            "output": { "classes": (0..classes).collect::<Vec<_>>() },
+        });
+        let document = json!({
+            "format_version": 1,
+            "name": "seeded",
+            "description": "Random weights.",
+            "demo": false,
             "labels": labels,
+            "parts": [part],
             "provenance": { "source": "random numbers", "license": "Apache-2.0", "files": [] },
         });
         Self { channels, blocks: 1, strides, inputs, classes, folds: 1, document }
@@ -86,13 +91,17 @@ impl SeededModel {
     /// More folds of the same shape, with weights of their own.
     pub fn folds(mut self, folds: usize) -> Self {
         self.folds = folds;
-        self.document["folds"] = (0..folds).map(|fold| fold.to_string()).collect();
+        self.document["parts"][0]["folds"] = (0..folds).map(|fold| fold.to_string()).collect();
         self
     }
 
-    /// Replaces one field of the document.
+    /// Replaces one field of the document, or of its only part if it has such a field.
     pub fn with(mut self, field: &str, value: Value) -> Self {
-        self.document[field] = value;
+        let part = &mut self.document["parts"][0];
+        match part.get_mut(field) {
+            Some(place) => *place = value,
+            None => self.document[field] = value,
+        }
         self
     }
 

@@ -14,7 +14,13 @@ pub struct Recorder {
 }
 
 impl Observer for Recorder {
-    fn preprocessed(&mut self, data: &[f32], _: usize, shape: [usize; 3]) -> voxtile::Result<()> {
+    fn preprocessed(
+        &mut self,
+        _: usize,
+        data: &[f32],
+        _: usize,
+        shape: [usize; 3],
+    ) -> voxtile::Result<()> {
         self.preprocessed = data.to_vec();
         self.shape = shape;
         Ok(())
@@ -22,6 +28,7 @@ impl Observer for Recorder {
 
     fn scores(
         &mut self,
+        _: usize,
         scores: &[f32],
         classes: usize,
         planes: Range<usize>,

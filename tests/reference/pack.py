@@ -116,22 +116,27 @@ def pack(states, plans, dataset, *, configuration="3d_fullres", folds=None, dtyp
         for label, value in sorted(dataset["labels"].items(), key=lambda item: item[1])
         if label != "ignore"
     ]
-    document = dict(
-        format_version=1,
-        name=name or plans["dataset_name"],
-        description=description,
-        demo=demo,
+    part = dict(
+        name="main",
         architecture=architecture,
         folds=folds,
         patch=list(map(int, config["patch_size"])),
         spacing=list(map(float, config["spacing"])),
         axes=dict(orientation=orientation or READERS[plans["image_reader_writer"]],
                   transpose=list(map(int, plans["transpose_forward"]))),
-        preprocessing="normalize_then_resample",
+        generation="nnunet_v2",
         normalization=normalization_of(plans, config),
         blend=blend,
         mirror_axes=list(mirror_axes),
+        output=dict(classes=[label["value"] for label in labels]),
+    )
+    document = dict(
+        format_version=1,
+        name=name or plans["dataset_name"],
+        description=description,
+        demo=demo,
         labels=labels,
+        parts=[part],
         provenance=dict(source=source or plans["dataset_name"], license=license,
                         files=[dict(name=n, sha256=d) for n, d in files]),
     )

@@ -93,10 +93,11 @@ fn text(string: &str) -> CString {
 impl voxtile_model {
     fn handle(model: Model) -> *mut Self {
         let package = model.package();
+        let last = &package.parts[package.parts.len() - 1];
         let handle = Self {
             name: text(&package.name),
             description: text(&package.description),
-            family: text(&package.architecture.family),
+            family: text(&last.architecture.family),
             labels: package
                 .labels
                 .iter()
@@ -179,13 +180,14 @@ pub unsafe extern "C" fn voxtile_model_info_get(
         guard(error, || {
             let handle = required(model, "model")?;
             let package = handle.model.package();
+            let last = &package.parts[package.parts.len() - 1];
             let info = voxtile_model_info {
                 struct_size: 0,
-                channels: package.architecture.input_channels as u32,
+                channels: package.channels() as u32,
                 labels: package.labels.len() as u32,
-                folds: package.folds.len() as u32,
-                patch: package.patch.map(|extent| extent as i64),
-                spacing: package.spacing,
+                folds: last.folds.len() as u32,
+                patch: last.patch.map(|extent| extent as i64),
+                spacing: last.spacing.map(|mm| mm.unwrap_or(0.0)),
                 parameters: handle.model.parameters(),
                 demo: u32::from(package.demo),
                 reserved: 0,

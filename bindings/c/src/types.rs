@@ -69,7 +69,8 @@ pub struct voxtile_device {
     pub name: [c_char; 96],
 }
 
-/// What a model is. Axes are the network's, the slowest first.
+/// What a model is. Axes are the network's, the slowest first. Of a model of several networks, folds,
+/// patch, spacing and family are those of the last.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct voxtile_model_info {
@@ -83,9 +84,9 @@ pub struct voxtile_model_info {
     pub folds: u32,
     /// Voxels of a tile.
     pub patch: [i64; 3],
-    /// Grid the network was trained on, mm.
+    /// Grid the network was trained on, mm; 0 is the volume's own.
     pub spacing: [f64; 3],
-    /// Weights of one fold.
+    /// Weights of one fold of each network.
     pub parameters: u64,
     /// 1 if the model is a demonstration that must not be used on patients.
     pub demo: u32,

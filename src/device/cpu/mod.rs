@@ -131,6 +131,8 @@ impl Device for Cpu {
 
     fn load(&mut self, plan: Arc<Plan>, weights: &dyn Weights) -> Result<()> {
         let threads = self.pool.threads();
+        // Before the next one takes memory.
+        self.forward = None;
         self.forward = Some(Forward::load(plan, weights, self.kernels, threads)?);
         Ok(())
     }

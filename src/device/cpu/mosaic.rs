@@ -2,16 +2,16 @@
 //!
 //! With [`Blend::Logits`] a voxel holds the features below the head, of every fold; the head is
 //! linear, so it commutes with the weighted mean and runs once per voxel instead of once per
-//! tile. With [`Blend::Softmax`] a voxel holds the classes' probabilities.
+//! tile. With [`Blend::Probabilities`] a voxel holds the classes' probabilities.
 
 use super::forward::Forward;
 use super::head::Head;
 use super::kernels::Kernels;
 use super::memory::{BLOCK, Buffer, Shared};
-use super::scores::{BlendRow, ScoreRow};
+use super::scores::{BlendRow, ScoreRow, sigmoid};
 use crate::base::error::filled;
 use crate::base::{Pool, Result};
-use crate::device::{Blend, Job, JobSize};
+use crate::device::{Blend, Decision, Job, JobSize};
 use crate::window::Tile;
 
 /// Memory of one thread.
@@ -46,7 +46,7 @@ pub(super) fn depth(blend: Blend, head: &Head) -> usize {
 fn depth_of(blend: Blend, features: usize, folds: usize, padded_classes: usize) -> usize {
     match blend {
         Blend::Logits => features * folds,
-        Blend::Softmax => padded_classes,
+        Blend::Probabilities => padded_classes,
     }
 }
 
@@ -166,9 +166,9 @@ impl Mosaic {
             start..end.saturating_sub(self.job.pad_before[axis]).min(self.job.shape[axis])
         });
         self.clear_until(inside[0].end);
-        let softmax = self.job.blend == Blend::Softmax;
+        let by_class = self.job.blend == Blend::Probabilities;
         // Each fold has features of its own, but classes are shared.
-        let counts_weight = softmax || fold == 0;
+        let counts_weight = by_class || fold == 0;
         let values = self.values.shared();
         let weight_sums = Shared(self.weight_sums.as_mut_ptr());
         let scratch = Shared(self.scratch.as_mut_ptr());
@@ -209,9 +209,10 @@ impl Mosaic {
                     window: window.as_ptr(),
                     count,
                 };
-                if softmax {
+                if by_class {
                     let scratch = &mut *scratch.get().add(worker);
-                    let scores = probabilities(&row, head, fold, scratch, kernels);
+                    let decision = this.job.decision;
+                    let scores = probabilities(&row, head, fold, scratch, kernels, decision);
                     row = BlendRow {
                         from: scores,
                         from_step: head.padded_classes as isize,
@@ -249,6 +250,7 @@ unsafe fn probabilities(
     fold: usize,
     scratch: &mut RowScratch,
     kernels: &Kernels,
+    decision: Decision,
 ) -> *const f32 {
     let features = scratch.features.values_mut();
     for voxel in 0..row.count {
@@ -273,7 +275,29 @@ unsafe fn probabilities(
             padded_classes: head.padded_classes,
             scores,
         });
-        (kernels.softmax_row)(scores, row.count, head.padded_classes);
+        probable(kernels, decision, scores, row.count, head.padded_classes);
     }
     scores
+}
+
+/// Turns the scores of voxels, `[voxel][padded classes]`, into probabilities.
+///
+/// # Safety
+/// `scores` is valid for that many values.
+pub(super) unsafe fn probable(
+    kernels: &Kernels,
+    decision: Decision,
+    scores: *mut f32,
+    voxels: usize,
+    padded_classes: usize,
+) {
+    // SAFETY: as the caller promises; the kernels' instructions are there.
+    unsafe {
+        match decision {
+            Decision::Highest => (kernels.softmax_row)(scores, voxels, padded_classes),
+            Decision::LastPositive => {
+                sigmoid(std::slice::from_raw_parts_mut(scores, voxels * padded_classes));
+            }
+        }
+    }
 }

@@ -2,18 +2,19 @@
 //!
 //! Scores between voxels are interpolated linearly. Where one class is the highest at every
 //! corner of an interpolation cell, it is the highest inside, so only cells whose corners
-//! disagree need their scores computed.
+//! disagree need their scores computed. The same holds for regions: the last one that is positive
+//! at every corner is the last one that is positive inside.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::head::Head;
 use super::kernels::Kernels;
 use super::memory::Shared;
-use super::mosaic::{Mosaic, RowScratch};
-use super::scores::{ArgmaxRow, ScoreRow};
+use super::mosaic::{Mosaic, RowScratch, probable};
+use super::scores::{ArgmaxRow, ScoreRow, last_above};
 use crate::base::error::refill;
 use crate::base::{Error, Pool, Result};
-use crate::device::{Blend, SlabOutput};
+use crate::device::{Blend, Decision, SlabOutput};
 use crate::window::Slab;
 
 /// What classifying needs besides the mosaic.
@@ -31,7 +32,7 @@ impl Scorer<'_> {
     /// # Safety
     /// `values` and `scores` are valid for that many voxels.
     unsafe fn scores(&self, values: *const f32, voxels: usize, scores: *mut f32) -> *const f32 {
-        if self.mosaic.job.blend == Blend::Softmax {
+        if self.mosaic.job.blend == Blend::Probabilities {
             return values;
         }
         // SAFETY: as the caller promises; a voxel holds the features of all folds.
@@ -54,14 +55,23 @@ impl Scorer<'_> {
     /// # Safety
     /// `scores` is valid for as many voxels as `classes` holds.
     unsafe fn classify(&self, scores: *const f32, classes: &mut [u16]) -> bool {
+        let job = &self.mosaic.job;
+        let threshold = if job.blend == Blend::Logits { 0.0 } else { 0.5 };
+        let (rows, padded_classes) = (self.head.classes, self.head.padded_classes);
         // SAFETY: as the caller promises.
         unsafe {
-            (self.kernels.argmax_row)(&ArgmaxRow {
-                scores,
-                padded_classes: self.head.padded_classes,
-                voxels: classes.len(),
-                classes: classes.as_mut_ptr(),
-            })
+            match job.decision {
+                Decision::Highest => (self.kernels.argmax_row)(&ArgmaxRow {
+                    scores,
+                    padded_classes,
+                    voxels: classes.len(),
+                    classes: classes.as_mut_ptr(),
+                }),
+                Decision::LastPositive => {
+                    let scores = std::slice::from_raw_parts(scores, classes.len() * padded_classes);
+                    last_above(scores, rows, padded_classes, threshold, classes)
+                }
+            }
         }
     }
 }
@@ -130,7 +140,7 @@ impl Mosaic {
         let folds = match self.job.blend {
             // Features lie side by side, so the mean over folds is taken by the weights.
             Blend::Logits => head.folds as f32,
-            Blend::Softmax => 1.0,
+            Blend::Probabilities => 1.0,
         };
         for (x, sum) in self.weight_sums[voxel..voxel + self.job.shape[2]].iter().enumerate() {
             let share = 1.0 / (sum * folds);
@@ -179,7 +189,8 @@ impl Mosaic {
                                 continue;
                             }
                             let probable = if self.job.blend == Blend::Logits {
-                                (scorer.kernels.softmax_row)(buffer, 1, scorer.head.padded_classes);
+                                let classes = scorer.head.padded_classes;
+                                probable(scorer.kernels, self.job.decision, buffer, 1, classes);
                                 buffer.cast_const()
                             } else {
                                 scores

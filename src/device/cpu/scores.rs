@@ -180,6 +180,33 @@ pub(super) unsafe fn softmax_row<S: Simd>(scores: *mut f32, voxels: usize, padde
     }
 }
 
+/// Turns scores of regions into probabilities, each on its own.
+pub(super) fn sigmoid(scores: &mut [f32]) {
+    for score in scores {
+        let small = exponential(-score.abs());
+        *score = if *score < 0.0 { small } else { 1.0 } / (1.0 + small);
+    }
+}
+
+/// 1 plus the last row whose score is above `threshold`, or 0, for each voxel of
+/// `[voxel][padded rows]`. False if a score is not finite.
+pub(super) fn last_above(
+    scores: &[f32],
+    rows: usize,
+    padded_rows: usize,
+    threshold: f32,
+    classes: &mut [u16],
+) -> bool {
+    let mut finite = true;
+    for (scores, class) in scores.chunks_exact(padded_rows).zip(classes) {
+        let scores = &scores[..rows];
+        finite &= scores.iter().all(|score| score.is_finite());
+        *class =
+            scores.iter().rposition(|&score| score > threshold).map_or(0, |row| row as u16 + 1);
+    }
+    finite
+}
+
 /// `e^x` for `x <= 0` to about 2 units in the last place, in arithmetic that vectorises: `x` is
 /// split into a whole number of ln 2 and a rest, and the rest goes through Taylor's series.
 #[inline(always)]
@@ -208,6 +235,22 @@ fn exponential(x: f32) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn regions_are_found_by_the_last_that_is_positive() {
+        let scores = [1.0, -1.0, 0.5, f32::NEG_INFINITY, -1.0, 0.0, -0.5, 9.0];
+        let mut classes = [9; 2];
+        assert!(last_above(&scores, 3, 4, 0.0, &mut classes));
+        assert_eq!(classes, [3, 0]);
+        let mut probabilities = scores;
+        sigmoid(&mut probabilities);
+        assert!((probabilities[0] - 0.731_058_6).abs() < 1e-6);
+        assert!((probabilities[1] - 0.268_941_4).abs() < 1e-6);
+        assert_eq!(probabilities[5], 0.5);
+        assert!(last_above(&probabilities, 3, 4, 0.5, &mut classes));
+        assert_eq!(classes, [3, 0]);
+        assert!(!last_above(&[f32::NAN, 1.0], 2, 2, 0.0, &mut classes[..1]));
+    }
 
     #[test]
     fn exponential_is_close_to_the_library_s() {
