@@ -208,7 +208,7 @@ fn channel_files_are_one_case() {
     let two = SeededModel { inputs: 2, ..model() }
         .with("normalization", serde_json::json!([{ "scheme": "none" }, { "scheme": "none" }]));
     let mut two = two;
-    two.document["architecture"]["input_channels"] = 2.into();
+    two.document["parts"][0]["architecture"]["input_channels"] = 2.into();
     let case = Case::new(&two);
     case.image("second.nii", 7);
     let arguments =

@@ -33,6 +33,8 @@ pub struct Session {
     pool: Arc<Pool>,
     device: Mutex<Loaded>,
     info: DeviceInfo,
+    /// Of each part.
+    loaded_bytes: Vec<u64>,
     host_budget_bytes: Option<u64>,
     cancelled: AtomicBool,
 }
@@ -71,7 +73,8 @@ impl Session {
             Loaded { device: device::open(options.device, Arc::clone(&pool)), part: None };
         let bytes =
             |(plan, part): (&Arc<Plan>, &Part)| loaded.device.loaded_bytes(plan, part.folds.len());
-        let most = plans.iter().zip(&model.package().parts).map(bytes).max().unwrap_or(0);
+        let loaded_bytes: Vec<u64> = plans.iter().zip(&model.package().parts).map(bytes).collect();
+        let most = loaded_bytes.iter().copied().max().unwrap_or(0);
         size::obey(options.host_budget_bytes, most, "the network")?;
         loaded.load(0, &plans[0], &model)?;
         Ok(Self {
@@ -80,6 +83,7 @@ impl Session {
             plans,
             pool,
             device: Mutex::new(loaded),
+            loaded_bytes,
             host_budget_bytes: options.host_budget_bytes,
             cancelled: AtomicBool::new(false),
         })
@@ -165,11 +169,10 @@ impl Session {
         options: &RunOptions,
     ) -> Result<Vec<Estimate>> {
         let size = |(index, part): (usize, &Part)| {
-            let plan = &self.plans[index];
             let sized = Sized {
                 part: index,
-                plan,
-                loaded_bytes: device.loaded_bytes(plan, part.folds.len()),
+                plan: &self.plans[index],
+                loaded_bytes: self.loaded_bytes[index],
                 passes_per_tile: mirrors(part, options).len() * part.folds.len(),
             };
             size::estimate(&self.model, &sized, device, volume, options)

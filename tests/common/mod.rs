@@ -72,6 +72,10 @@ impl SeededModel {
             "axes": { "orientation": "stored", "transpose": [0, 1, 2] },
             "generation": "nnunet_v2",
             "normalization": vec![json!({ "scheme": "zscore", "masked": false }); inputs],
+            "resampling": {
+                "image": { "order": 3, "separate_axis": "auto" },
+                "scores": { "order": 1, "separate_axis": "auto" },
+            },
             "blend": "logits",
             "mirror_axes": [0, 1, 2],
             "output": { "classes": (0..classes).collect::<Vec<_>>() },
