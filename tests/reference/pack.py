@@ -7,19 +7,21 @@ usage: pack.py WEIGHTS... --plans plans.json --dataset dataset.json -o MODEL.saf
                [--labels FILE.json] [--name NAME] [--description TEXT] [--source TEXT]
                [--license ID] [--demo]
 
-WEIGHTS are one file per fold: a PyTorch checkpoint (.pth, .pt, .model; opened with weights_only,
-so nothing in it is executed) or a .safetensors state dict. FILE.json maps label names to
+WEIGHTS are one file per fold: a PyTorch checkpoint (.pth, .pt, .model; opened with weights_only and
+the few plain NumPy types that nnU-Net stores, so nothing in it is executed) or a .safetensors state dict. FILE.json maps label names to
 {"color": [r, g, b], "code": "SCT:..."}. The same input gives the same bytes.
 
 needs: pip install torch numpy safetensors
 """
 
 import argparse
+import codecs
 import hashlib
 import json
 import os
 import re
 
+import numpy
 import torch
 from safetensors.torch import load_file, save
 
@@ -32,12 +34,18 @@ READERS = {  # nnU-Net's reader class -> the order of voxels the network was tra
 }
 
 
+# What nnU-Net's checkpoints hold besides tensors.
+PLAIN_TYPES = [numpy._core.multiarray.scalar, numpy.dtype, codecs.encode,
+               *(type(numpy.dtype(name)) for name in ("f4", "f8", "i4", "i8"))]
+
+
 def state_dict_of(path):
     """The tensors of a checkpoint, under their published names."""
     if path.endswith(".safetensors"):
         state = load_file(path)
     else:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(PLAIN_TYPES):
+            state = torch.load(path, map_location="cpu", weights_only=True)
         for key in ("network_weights", "state_dict"):
             state = state.get(key, state)
     return {re.sub(r"^(module\.|_orig_mod\.)+", "", name): t for name, t in state.items()}
