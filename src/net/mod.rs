@@ -6,8 +6,8 @@ pub mod plan;
 pub mod weights;
 
 pub use network::{
-    Conv, Epilogue, Head, Join, Network, Normalization, Op, Parameter, ParameterId, Source,
-    StatisticsId, Tensor, TensorId,
+    Affine, AveragePool, Conv, Epilogue, Head, Join, Network, Normalization, Op, Parameter,
+    ParameterId, Reading, Source, StatisticsId, Tensor, TensorId,
 };
 pub use plan::Plan;
 pub use weights::Weights;

@@ -34,21 +34,30 @@ pub struct Parameter {
     pub shape: Vec<usize>,
 }
 
-/// Instance normalisation with affine parameters, then LeakyReLU, as a tensor is read:
+/// What is pending on a tensor and happens as it is read: instance normalisation with affine
+/// parameters, then LeakyReLU:
 /// `leaky((x - mean) / sqrt(variance + epsilon) * scale + shift)`, biased variance over all
 /// voxels of a channel.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Normalization {
-    /// Where the convolution that wrote the tensor left its statistics.
-    pub statistics: StatisticsId,
+    /// Where the convolution that wrote the tensor left its statistics; without, values are
+    /// neither centred nor divided.
+    pub statistics: Option<StatisticsId>,
+    /// Factor and offset of each channel; without, 1 and 0.
+    pub affine: Option<Affine>,
+    /// Added to the variance.
+    pub epsilon: f32,
+    /// LeakyReLU's slope below zero, in [0, 1]; 1 applies none.
+    pub slope: f32,
+}
+
+/// Affine parameters of a normalisation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Affine {
     /// Factor of each channel.
     pub scale: ParameterId,
     /// Offset of each channel.
     pub shift: ParameterId,
-    /// Added to the variance.
-    pub epsilon: f32,
-    /// LeakyReLU's slope below zero; 1 applies none.
-    pub slope: f32,
 }
 
 /// A tensor as a convolution reads it.
@@ -86,12 +95,14 @@ pub enum Epilogue {
     },
 }
 
-/// A convolution with padding `(kernel - 1) / 2`, over the concatenation of its sources.
+/// A convolution with padding `(kernel - 1) / 2`, over the concatenation of its sources; or a
+/// transposed one, whose kernel is its stride.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Conv {
     /// One source, or two that are concatenated along the channels in this order.
     pub sources: Vec<Source>,
-    /// `[out, in, k0, k1, k2]`.
+    /// `[out, in, k0, k1, k2]`; `[in, out, e0, e1, e2]` of a transposed convolution that expands
+    /// by `e`.
     pub weight: ParameterId,
     /// `[out]`; absent where an instance normalisation would cancel it.
     pub bias: Option<ParameterId>,
@@ -99,22 +110,47 @@ pub struct Conv {
     pub kernel: [usize; 3],
     /// 1 or 2 along each axis.
     pub stride: [usize; 3],
+    /// `None` but for a transposed convolution: how many output voxels each input voxel makes
+    /// along each axis, voxel `i` from `i / expand` by the weights of tap `i % expand`. Kernel and
+    /// stride are 1, and the epilogue is plain.
+    pub expand: Option<[usize; 3]>,
     /// What is written.
     pub output: TensorId,
     /// What happens before it is written.
     pub epilogue: Epilogue,
 }
 
-/// The end of a residual block whose shortcut is the identity:
-/// `leaky(normalised main + shortcut)`; `normalization.slope` is applied to the sum.
+/// A tensor as it is read, voxel by voxel: what an operation wrote, never the patch.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Reading {
+    /// What is read.
+    pub tensor: TensorId,
+    /// Applied to each value read.
+    pub normalization: Option<Normalization>,
+}
+
+/// The end of a residual block: `leaky(normalised main + shortcut)`; or, without a shortcut, what
+/// is pending on `main`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Join {
-    /// The block's second convolution; the output may take its place.
+    /// The block's last convolution; the output may take its place.
     pub main: TensorId,
-    /// How `main` is normalised, and the slope of the activation.
+    /// How `main` is normalised, and the slope of the activation, which is applied to the sum.
     pub normalization: Normalization,
-    /// The block's input: what an operation wrote, never the patch.
-    pub shortcut: TensorId,
+    /// What is added.
+    pub shortcut: Option<Reading>,
+    /// What is written.
+    pub output: TensorId,
+}
+
+/// The mean of boxes of `size` voxels that do not overlap; what is left over at the end of an
+/// axis is dropped.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AveragePool {
+    /// What is read.
+    pub source: Reading,
+    /// Voxels of a box along each axis.
+    pub size: [usize; 3],
     /// What is written.
     pub output: TensorId,
 }
@@ -124,8 +160,21 @@ pub struct Join {
 pub enum Op {
     /// A convolution.
     Conv(Conv),
-    /// The end of a residual block with an identity shortcut.
+    /// The end of a residual block.
     Join(Join),
+    /// A mean.
+    AveragePool(AveragePool),
+}
+
+impl Op {
+    /// What is written.
+    pub fn output(&self) -> TensorId {
+        match self {
+            Self::Conv(conv) => conv.output,
+            Self::Join(join) => join.output,
+            Self::AveragePool(pool) => pool.output,
+        }
+    }
 }
 
 /// The last layer, a 1x1x1 convolution that turns features into class scores. It is not among

@@ -48,6 +48,7 @@ impl Plan {
                     _ => continue,
                 },
                 Op::Join(join) => (join.main, join.output),
+                Op::AveragePool(_) => continue,
             };
             if lives[main.0].last == at && lives[main.0].length == lives[output.0].length {
                 home[output.0] = home[main.0];
@@ -70,14 +71,10 @@ fn reads(op: &Op) -> Vec<TensorId> {
             }
             tensors
         }
-        Op::Join(join) => vec![join.main, join.shortcut],
-    }
-}
-
-fn writes(op: &Op) -> TensorId {
-    match op {
-        Op::Conv(conv) => conv.output,
-        Op::Join(join) => join.output,
+        Op::Join(join) => {
+            [Some(join.main), join.shortcut.map(|s| s.tensor)].into_iter().flatten().collect()
+        }
+        Op::AveragePool(pool) => vec![pool.source.tensor],
     }
 }
 
@@ -109,7 +106,7 @@ fn lives(network: &Network) -> Result<Vec<Life>> {
         lives.push(Life { first: 0, last: 0, length });
     }
     for (at, op) in network.ops.iter().enumerate() {
-        let output = &mut lives[writes(op).0];
+        let output = &mut lives[op.output().0];
         (output.first, output.last) = (at, at);
         for read in reads(op) {
             lives[read.0].last = at;

@@ -33,6 +33,8 @@ struct Chunk {
 
 /// Output channels that are computed together.
 struct Group {
+    /// Of a transposed convolution: which of the voxels that an input voxel makes.
+    phase: [usize; 3],
     first_block: usize,
     wide: bool,
     /// First value of the packed weights.
@@ -58,9 +60,12 @@ pub(super) struct ConvLayout {
     splits: Vec<Range<usize>>,
     narrow: RowTiles,
     wide: RowTiles,
-    /// Voxels of the (enlarged) input and of the output.
+    /// Voxels of the (enlarged) input and of the output; of a transposed convolution, the voxels
+    /// of one phase of it.
     input: [usize; 3],
     output: [usize; 3],
+    /// Output voxels that each of those makes.
+    expand: [usize; 3],
     output_channels: usize,
     /// Planes and rows of a brick of output.
     brick_output: [usize; 2],
@@ -118,14 +123,16 @@ impl ConvLayout {
         let stored = network.tensors[first.tensor.0].shape;
         let input: [usize; 3] = std::array::from_fn(|axis| stored[axis] * first.upsample[axis]);
         let target = &network.tensors[conv.output.0];
+        let expand = conv.expand.unwrap_or([1; 3]);
+        let output: [usize; 3] = std::array::from_fn(|axis| target.shape[axis] / expand[axis]);
         let step: [usize; 3] = std::array::from_fn(|axis| match conv.kernel[axis] {
             1 => 1,
             _ => conv.stride[axis],
         });
         let extent = |axis: usize, output: usize| (output - 1) * step[axis] + conv.kernel[axis];
-        let brick_output = brick_output(chunks.len(), target.shape, extent);
+        let brick_output = brick_output(chunks.len(), output, extent);
         let brick =
-            [extent(0, brick_output[0]), extent(1, brick_output[1]), extent(2, target.shape[2])];
+            [extent(0, brick_output[0]), extent(1, brick_output[1]), extent(2, output[2])];
         let taps: Vec<usize> = (0..conv.kernel[0])
             .flat_map(|a| (0..conv.kernel[1]).map(move |b| (a, b)))
             .flat_map(|(a, b)| (0..conv.kernel[2]).map(move |c| (a, b, c)))
@@ -136,30 +143,34 @@ impl ConvLayout {
         let wide_blocks = kernels.wide.width / BLOCK;
         let rows: usize = chunks.iter().map(|chunk| chunk.channels * taps.len()).sum();
         let mut groups = Vec::new();
-        let (mut block, mut packed_weights) = (0, 0);
-        while block < blocks {
-            let wide = blocks - block >= wide_blocks;
-            groups.push(Group { first_block: block, wide, weights: packed_weights });
-            let width = if wide { wide_blocks } else { 1 };
-            block += width;
-            packed_weights += rows * width * BLOCK;
+        let mut packed_weights = 0;
+        for phase in phases(expand) {
+            let mut first_block = 0;
+            while first_block < blocks {
+                let wide = blocks - first_block >= wide_blocks;
+                groups.push(Group { phase, first_block, wide, weights: packed_weights });
+                let width = if wide { wide_blocks } else { 1 };
+                first_block += width;
+                packed_weights += rows * width * BLOCK;
+            }
         }
         let chunks_per_segment =
             (SEGMENT_BYTES / (taps.len() * BLOCK * kernels.wide.width * 4)).max(1);
         let bricks: usize =
-            (0..2).map(|axis| target.shape[axis].div_ceil(brick_output[axis])).product();
+            (0..2).map(|axis| output[axis].div_ceil(brick_output[axis])).product();
         let groups_per_task = groups.len().div_ceil(TASKS.div_ceil(bricks).min(groups.len()));
         Self {
             conv: conv.clone(),
             chunk_channels: chunks.iter().map(|chunk| chunk.channels).collect(),
             segments: ranges(chunks.len(), chunks_per_segment),
             splits: ranges(groups.len(), groups_per_task),
-            narrow: RowTiles::new(&kernels.narrow, target.shape[2], step[2]),
-            wide: RowTiles::new(&kernels.wide, target.shape[2], step[2]),
+            narrow: RowTiles::new(&kernels.narrow, output[2], step[2]),
+            wide: RowTiles::new(&kernels.wide, output[2], step[2]),
             chunks,
             groups,
             input,
-            output: target.shape,
+            output,
+            expand,
             output_channels: target.channels,
             brick_output,
             brick,
@@ -208,7 +219,7 @@ impl ConvLayout {
         self.brick.iter().product::<usize>() * BLOCK
     }
 
-    /// Brings weights, `[out][in][k0][k1][k2]`, into the order
+    /// Brings weights, `[out][in][k0][k1][k2]` (or `[in][out][e0][e1][e2]`), into the order
     /// `[group][chunk][tap][channel][output channel]`.
     pub(super) fn pack(&self, weight: &[f32], bias: Option<&[f32]>) -> Result<ConvWeights> {
         let name = "packed weights";
@@ -216,7 +227,15 @@ impl ConvLayout {
         let values = packed.values_mut();
         let taps = self.taps.len();
         let inputs: usize = self.chunk_channels.iter().sum();
+        let [_, e1, e2] = self.expand;
+        let phases = self.expand.iter().product::<usize>();
         for group in &self.groups {
+            let [p0, p1, p2] = group.phase;
+            let phase = (p0 * e1 + p1) * e2 + p2;
+            let from = |output: usize, input: usize, tap: usize| match self.conv.expand {
+                None => (output * inputs + input) * taps + tap,
+                Some(_) => (input * self.output_channels + output) * phases + phase,
+            };
             let width = if group.wide { self.wide.width } else { self.narrow.width };
             let first_output = group.first_block * BLOCK;
             let outputs = width.min(self.output_channels - first_output);
@@ -226,8 +245,7 @@ impl ConvLayout {
                 for tap in 0..taps {
                     for input in first_input..first_input + channels {
                         for output in 0..outputs {
-                            values[row + output] =
-                                weight[((first_output + output) * inputs + input) * taps + tap];
+                            values[row + output] = weight[from(first_output + output, input, tap)];
                         }
                         row += width;
                     }
@@ -353,7 +371,10 @@ impl ConvLayout {
         rows: [usize; 2],
     ) {
         let tiles = if group.wide { &self.wide } else { &self.narrow };
-        let output_voxels = self.output.iter().product::<usize>();
+        let [e0, e1, e2] = self.expand;
+        let [p0, p1, p2] = group.phase;
+        let (rows_out, columns_out) = (self.output[1] * e1, self.output[2] * e2);
+        let output_voxels = self.output[0] * e0 * rows_out * columns_out;
         let mut running = Running::EMPTY;
         let mut weights_before = group.weights;
         for (number, segment) in self.segments.iter().enumerate() {
@@ -363,12 +384,11 @@ impl ConvLayout {
                 let in_brick = (plane * self.step[0] * self.brick[1] + line * self.step[1])
                     * self.brick[2]
                     * BLOCK;
-                let in_block = ((first[0] + plane) * self.output[1] + first[1] + line)
-                    * self.output[2]
-                    * BLOCK;
+                let (z, y) = ((first[0] + plane) * e0 + p0, (first[1] + line) * e1 + p1);
+                let in_block = ((z * rows_out + y) * columns_out + p2) * BLOCK;
                 let in_tensor = group.first_block * output_voxels * BLOCK + in_block;
                 for &(x, _, kernel) in &tiles.tiles {
-                    let place = in_tensor + x * BLOCK;
+                    let place = in_tensor + x * e2 * BLOCK;
                     // SAFETY: every pointer stays in its buffer: brick and sums were sized for
                     // this layout, output and main are tensors of the output's shape, and tasks
                     // write to rows and channels of their own.
@@ -410,6 +430,7 @@ impl ConvLayout {
                             first: number == 0,
                             last: number + 1 == self.segments.len(),
                             output: arena.add(run.offsets[self.conv.output.0] + place),
+                            output_step: e2 * BLOCK,
                             block_stride: output_voxels * BLOCK,
                             epilogue,
                         });
@@ -467,6 +488,11 @@ impl Scratch {
         let name = "scratch memory of a thread";
         Ok(Self { brick: Buffer::zeroed(name, values[0])?, sums: Buffer::zeroed(name, values[1])? })
     }
+}
+
+/// Every place in a box of `expand` voxels.
+fn phases([e0, e1, e2]: [usize; 3]) -> impl Iterator<Item = [usize; 3]> {
+    (0..e0 * e1 * e2).map(move |phase| [phase / e2 / e1, phase / e2 % e1, phase % e2])
 }
 
 /// `0..length` in pieces of `piece`.

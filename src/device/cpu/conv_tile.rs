@@ -29,6 +29,8 @@ pub(super) struct Tile {
     pub(super) last: bool,
     /// Where results go: the tile's first voxel in the first block of output channels.
     pub(super) output: *mut f32,
+    /// Values from one voxel to the next there.
+    pub(super) output_step: usize,
     /// Values between one block of 16 output channels and the next.
     pub(super) block_stride: usize,
     pub(super) epilogue: TileEpilogue,
@@ -112,7 +114,7 @@ pub(super) unsafe fn compute<S: Simd, const M: usize, const V: usize, const STEP
 #[inline(always)]
 fn place<S: Simd>(tile: &Tile, voxel: usize, v: usize) -> usize {
     let channel = v * S::LANES;
-    channel / BLOCK * tile.block_stride + voxel * BLOCK + channel % BLOCK
+    channel / BLOCK * tile.block_stride + voxel * tile.output_step + channel % BLOCK
 }
 
 #[inline(always)]

@@ -7,13 +7,16 @@ use super::head::Head;
 use super::kernels::Kernels;
 use super::memory::{BLOCK, Buffer, Shared};
 use super::norm::Coefficients;
-use super::rows::JoinRow;
+use super::rows::{JoinRow, PoolRow};
 use super::statistics::Partial;
 use crate::base::error::filled;
 use crate::base::{Pool, Result};
 #[cfg(test)]
 use crate::net::StatisticsId;
-use crate::net::{Conv, Epilogue, Join, Network, Normalization, Op, ParameterId, Plan, Weights};
+use crate::net::{
+    Affine, AveragePool, Conv, Epilogue, Join, Network, Normalization, Op, ParameterId, Plan, TensorId,
+    Weights,
+};
 
 enum Layer {
     Conv {
@@ -25,7 +28,13 @@ enum Layer {
     },
     Join {
         join: Join,
-        coefficients: [Coefficients; 1],
+        /// Of the main branch, then of the shortcut if it is normalised.
+        coefficients: Vec<Coefficients>,
+    },
+    AveragePool {
+        pool: AveragePool,
+        /// Of the source, if it is normalised.
+        coefficients: Vec<Coefficients>,
     },
 }
 
@@ -43,8 +52,24 @@ pub(super) struct Forward {
     pub(super) head: Head,
 }
 
-/// Normalisations a convolution applies, in the order of its coefficients.
-fn normalizations(conv: &Conv) -> impl Iterator<Item = (usize, Normalization)> {
+/// Normalisations an operation applies, each with its tensor, in the order of its coefficients.
+fn normalizations(op: &Op) -> Vec<(usize, Normalization)> {
+    let pending = |tensor: TensorId, how: Option<Normalization>| Some((tensor.0, how?));
+    match op {
+        Op::Conv(conv) => of_conv(conv).collect(),
+        Op::Join(join) => {
+            let main = Some((join.main.0, join.normalization));
+            let shortcut = join.shortcut.and_then(|from| pending(from.tensor, from.normalization));
+            main.into_iter().chain(shortcut).collect()
+        }
+        Op::AveragePool(pool) => {
+            pending(pool.source.tensor, pool.source.normalization).into_iter().collect()
+        }
+    }
+}
+
+/// Of the sources, then of the epilogue.
+fn of_conv(conv: &Conv) -> impl Iterator<Item = (usize, Normalization)> {
     let sources = conv.sources.iter().filter_map(|s| Some((s.tensor.0, s.normalization?)));
     let epilogue = match conv.epilogue {
         Epilogue::AddNormalized { main, normalization } => Some((main.0, normalization)),
@@ -67,12 +92,8 @@ pub(super) fn bytes(plan: &Plan, folds: usize, kernels: &Kernels, threads: usize
     let coefficients: usize = network
         .ops
         .iter()
-        .map(|op| match op {
-            Op::Conv(conv) => normalizations(conv)
-                .map(|(tensor, _)| Coefficients::bytes(padded(network, tensor)))
-                .sum(),
-            Op::Join(join) => Coefficients::bytes(padded(network, join.main.0)),
-        })
+        .flat_map(normalizations)
+        .map(|(tensor, _)| Coefficients::bytes(padded(network, tensor)))
         .sum();
     let statistics: usize = network
         .ops
@@ -80,7 +101,7 @@ pub(super) fn bytes(plan: &Plan, folds: usize, kernels: &Kernels, threads: usize
         .filter_map(|op| match op {
             Op::Conv(conv) => matches!(conv.epilogue, Epilogue::Statistics(_))
                 .then(|| padded(network, conv.output.0)),
-            Op::Join(_) => None,
+            _ => None,
         })
         .sum();
     let vectors: usize = network
@@ -104,7 +125,7 @@ fn convs<'a>(
 ) -> impl Iterator<Item = ConvLayout> + use<'a> {
     network.ops.iter().filter_map(|op| match op {
         Op::Conv(conv) => Some(ConvLayout::new(network, conv, kernels)),
-        Op::Join(_) => None,
+        _ => None,
     })
 }
 
@@ -125,24 +146,21 @@ impl Forward {
         let network = &plan.network;
         let folds = weights.folds();
         let mut vectors = vec![vec![Vec::new(); network.parameters.len()]; folds];
-        let mut keep = |normalization: Normalization| -> Result<()> {
-            for (fold, vectors) in vectors.iter_mut().enumerate() {
-                for id in [normalization.scale, normalization.shift] {
-                    vectors[id.0] = weights.parameter(fold, id)?.into_owned();
-                }
-            }
-            Ok(())
-        };
         let mut layers = Vec::new();
         for op in &network.ops {
+            let mut coefficients = Vec::new();
+            for (tensor, normalization) in normalizations(op) {
+                coefficients.push(Coefficients::new(padded(network, tensor))?);
+                let Some(Affine { scale, shift }) = normalization.affine else { continue };
+                for (fold, vectors) in vectors.iter_mut().enumerate() {
+                    for id in [scale, shift] {
+                        vectors[id.0] = weights.parameter(fold, id)?.into_owned();
+                    }
+                }
+            }
             layers.push(match op {
                 Op::Conv(conv) => {
                     let layout = Box::new(ConvLayout::new(network, conv, kernels));
-                    let mut coefficients = Vec::new();
-                    for (tensor, normalization) in normalizations(conv) {
-                        keep(normalization)?;
-                        coefficients.push(Coefficients::new(padded(network, tensor))?);
-                    }
                     let pack = |fold| {
                         let bias = conv.bias.map(|id| weights.parameter(fold, id)).transpose()?;
                         layout.pack(&weights.parameter(fold, conv.weight)?, bias.as_deref())
@@ -150,17 +168,14 @@ impl Forward {
                     let weights = (0..folds).map(pack).collect::<Result<_>>()?;
                     Layer::Conv { layout, weights, coefficients }
                 }
-                Op::Join(join) => {
-                    keep(join.normalization)?;
-                    let coefficients = [Coefficients::new(padded(network, join.main.0))?];
-                    Layer::Join { join: join.clone(), coefficients }
-                }
+                Op::Join(join) => Layer::Join { join: join.clone(), coefficients },
+                Op::AveragePool(pool) => Layer::AveragePool { pool: pool.clone(), coefficients },
             });
         }
         let layouts = || {
             layers.iter().filter_map(|layer| match layer {
                 Layer::Conv { layout, .. } => Some(&**layout),
-                Layer::Join { .. } => None,
+                _ => None,
             })
         };
         let most = most_scratch(layouts());
@@ -217,25 +232,17 @@ impl Forward {
         let arena = arena.shared();
         let scratch = Shared(scratch.as_mut_ptr());
         let vector = |id: ParameterId| vectors[fold][id.0].as_slice();
-        let update = |coefficients: &mut Coefficients,
-                      normalization: Normalization,
-                      statistics: &[Vec<Partial>]| {
-            coefficients.update(
-                &statistics[normalization.statistics.0],
-                vector(normalization.scale),
-                vector(normalization.shift),
-                normalization.epsilon,
-                normalization.slope,
-            );
-        };
-        for layer in layers {
+        for (layer, op) in layers.iter_mut().zip(&network.ops) {
+            let (Layer::Conv { coefficients, .. }
+            | Layer::Join { coefficients, .. }
+            | Layer::AveragePool { coefficients, .. }) = layer;
+            for (coefficients, (tensor, how)) in coefficients.iter_mut().zip(normalizations(op)) {
+                let of_tensor = how.statistics.map(|id| statistics[id.0].as_slice());
+                let affine = how.affine.map(|affine| [affine.scale, affine.shift].map(vector));
+                coefficients.update(network.tensors[tensor].channels, of_tensor, affine, &how);
+            }
             match layer {
                 Layer::Conv { layout, weights, coefficients } => {
-                    for (coefficients, (_, normalization)) in
-                        coefficients.iter_mut().zip(normalizations(&layout.conv))
-                    {
-                        update(coefficients, normalization, statistics);
-                    }
                     let run = ConvRun {
                         network,
                         kernels,
@@ -257,9 +264,11 @@ impl Forward {
                         layout.merge_partials(partials, &mut statistics[id.0]);
                     }
                 }
-                Layer::Join { join, coefficients: [coefficients] } => {
-                    update(coefficients, join.normalization, statistics);
+                Layer::Join { join, coefficients } => {
                     run_join(join, coefficients, plan, kernels, arena, pool);
+                }
+                Layer::AveragePool { pool: op, coefficients } => {
+                    run_pool(op, coefficients.first(), plan, kernels, arena, pool);
                 }
             }
         }
@@ -268,7 +277,7 @@ impl Forward {
 
 fn run_join(
     join: &Join,
-    coefficients: &Coefficients,
+    coefficients: &[Coefficients],
     plan: &Plan,
     kernels: &Kernels,
     arena: Shared<f32>,
@@ -278,17 +287,57 @@ fn run_join(
     let plane = tensor.shape[1] * tensor.shape[2];
     let planes = tensor.channels.div_ceil(BLOCK) * tensor.shape[0];
     pool.run(planes, &|task, _| {
-        let place = task * plane * BLOCK;
-        // SAFETY: the three tensors have one shape; tasks touch planes of their own, and the
-        // output is `main` itself or overlaps neither source.
+        let (place, block) = (task * plane * BLOCK, task / tensor.shape[0]);
+        // SAFETY: the tensors have one shape; tasks touch planes of their own, and the output is
+        // `main` itself or overlaps neither source.
         unsafe {
+            let at = |id: TensorId| arena.get().add(plan.offsets[id.0] + place);
             (kernels.join_row)(&JoinRow {
-                main: arena.get().add(plan.offsets[join.main.0] + place),
-                shortcut: arena.get().add(plan.offsets[join.shortcut.0] + place),
-                output: arena.get().add(plan.offsets[join.output.0] + place),
+                main: at(join.main),
+                shortcut: join.shortcut.map(|shortcut| {
+                    let affine = coefficients.get(1).map(|c| c.affine(block));
+                    (at(shortcut.tensor).cast_const(), affine)
+                }),
+                output: at(join.output),
                 voxels: plane,
-                affine: coefficients.affine(task / tensor.shape[0]),
+                affine: coefficients[0].affine(block),
             });
+        }
+    });
+}
+
+fn run_pool(
+    op: &AveragePool,
+    coefficients: Option<&Coefficients>,
+    plan: &Plan,
+    kernels: &Kernels,
+    arena: Shared<f32>,
+    pool: &Pool,
+) {
+    let (from, to) = (op.source.tensor.0, op.output.0);
+    let [_, rows, columns] = plan.network.tensors[from].shape;
+    let source_planes = plan.network.tensors[from].shape[0];
+    let target = &plan.network.tensors[to];
+    let [planes, target_rows, count] = target.shape;
+    pool.run(target.channels.div_ceil(BLOCK) * planes, &|task, _| {
+        let (block, plane) = (task / planes, task % planes);
+        for row in 0..target_rows {
+            let first = (block * source_planes + plane * op.size[0]) * rows + row * op.size[1];
+            // SAFETY: boxes lie in the source, whose size is at least that of the output times
+            // the box's; tasks write planes of their own, and the output overlaps no source.
+            unsafe {
+                (kernels.pool_row)(&PoolRow {
+                    from: arena.get().add(plan.offsets[from] + first * columns * BLOCK),
+                    row: columns,
+                    plane: rows * columns,
+                    size: op.size,
+                    to: arena
+                        .get()
+                        .add(plan.offsets[to] + (task * target_rows + row) * count * BLOCK),
+                    count,
+                    affine: coefficients.map(|coefficients| coefficients.affine(block)),
+                });
+            }
         }
     });
 }

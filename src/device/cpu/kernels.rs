@@ -3,7 +3,7 @@
 
 use super::conv_tile::{self, Tile};
 use super::memory::BLOCK;
-use super::rows::{self, GatherRow, JoinRow};
+use super::rows::{self, GatherRow, JoinRow, PoolRow};
 use super::scores::{self, ArgmaxRow, BlendRow, ScoreRow};
 #[cfg(target_arch = "aarch64")]
 use super::simd::Neon;
@@ -43,6 +43,7 @@ pub(super) struct Kernels {
     pub(super) wide: TileKernels,
     pub(super) gather_row: unsafe fn(&GatherRow),
     pub(super) join_row: unsafe fn(&JoinRow),
+    pub(super) pool_row: unsafe fn(&PoolRow),
     pub(super) blend_row: unsafe fn(&BlendRow),
     pub(super) score_row: unsafe fn(&ScoreRow),
     pub(super) argmax_row: unsafe fn(&ArgmaxRow) -> bool,
@@ -73,6 +74,11 @@ macro_rules! kernels {
             unsafe fn join_row(row: &JoinRow) {
                 // SAFETY: as the caller promises.
                 unsafe { rows::join_row::<$set>(row) }
+            }
+            $(#[$feature])*
+            unsafe fn pool_row(row: &PoolRow) {
+                // SAFETY: as the caller promises.
+                unsafe { rows::pool_row::<$set>(row) }
             }
             $(#[$feature])*
             unsafe fn blend_row(row: &BlendRow) {
@@ -115,6 +121,7 @@ macro_rules! kernels {
                 },
                 gather_row,
                 join_row,
+                pool_row,
                 blend_row,
                 score_row,
                 argmax_row,

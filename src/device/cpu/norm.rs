@@ -4,6 +4,7 @@ use super::memory::{BLOCK, Buffer};
 use super::rows::Affine;
 use super::statistics::Partial;
 use crate::base::Result;
+use crate::net::Normalization;
 
 /// Mean, scale and shift of every channel, blocks of 16.
 pub(super) struct Coefficients {
@@ -24,20 +25,23 @@ impl Coefficients {
         3 * 4 * channels.next_multiple_of(BLOCK)
     }
 
-    /// Recomputes them: `scale` and `shift` are the affine parameters of the normalisation.
+    /// Recomputes them for the first `channels` channels: `statistics` are the tensor's, if it is
+    /// normalised, `affine` the normalisation's scale and shift.
     pub(super) fn update(
         &mut self,
-        statistics: &[Partial],
-        scale: &[f32],
-        shift: &[f32],
-        epsilon: f32,
-        slope: f32,
+        channels: usize,
+        statistics: Option<&[Partial]>,
+        affine: Option<[&[f32]; 2]>,
+        normalization: &Normalization,
     ) {
-        self.slope = slope;
-        for (channel, (&scale, &shift)) in scale.iter().zip(shift).enumerate() {
-            let statistics = statistics[channel];
-            let deviation = (statistics.variance() + f64::from(epsilon)).sqrt();
-            self.mean.values_mut()[channel] = statistics.mean as f32;
+        self.slope = normalization.slope;
+        for channel in 0..channels {
+            let (mean, deviation) = statistics.map_or((0.0, 1.0), |statistics| {
+                let partial = statistics[channel];
+                (partial.mean, (partial.variance() + f64::from(normalization.epsilon)).sqrt())
+            });
+            let [scale, shift] = affine.map_or([1.0, 0.0], |affine| affine.map(|of| of[channel]));
+            self.mean.values_mut()[channel] = mean as f32;
             self.scale.values_mut()[channel] = (f64::from(scale) / deviation) as f32;
             self.shift.values_mut()[channel] = shift;
         }

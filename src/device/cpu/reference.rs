@@ -1,6 +1,8 @@
 //! The operations in plain loops and double precision, for the tests to compare every path with.
 
-use crate::net::{Conv, Epilogue, Join, Network, Normalization, Op, Source, TensorId};
+use crate::net::{
+    AveragePool, Conv, Epilogue, Join, Network, Normalization, Op, ParameterId, Source, TensorId,
+};
 
 /// A tensor, `[channels][s0][s1][s2]`.
 #[derive(Clone, Default)]
@@ -35,30 +37,36 @@ fn leaky(value: f64, slope: f32) -> f64 {
     if value < 0.0 { value * f64::from(slope) } else { value }
 }
 
-/// Instance normalisation without the activation.
+/// What is pending without the activation.
 fn normalized(tensor: &Dense, how: &Normalization, parameters: &[Vec<f32>]) -> Dense {
     let mut result = tensor.clone();
     for (channel, values) in result.values.chunks_exact_mut(tensor.voxels()).enumerate() {
         let count = values.len() as f64;
-        let mean = values.iter().sum::<f64>() / count;
-        let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / count;
-        let scale = f64::from(parameters[how.scale.0][channel]);
-        let shift = f64::from(parameters[how.shift.0][channel]);
+        let (mut mean, mut deviation) = (0.0, 1.0);
+        if how.statistics.is_some() {
+            mean = values.iter().sum::<f64>() / count;
+            let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / count;
+            deviation = (variance + f64::from(how.epsilon)).sqrt();
+        }
+        let of = |id: ParameterId| f64::from(parameters[id.0][channel]);
+        let (scale, shift) = how.affine.map_or((1.0, 0.0), |a| (of(a.scale), of(a.shift)));
         for value in values {
-            *value = (*value - mean) / (variance + f64::from(how.epsilon)).sqrt() * scale + shift;
+            *value = (*value - mean) / deviation * scale + shift;
         }
     }
     result
 }
 
+fn activated(tensor: &Dense, how: Option<&Normalization>, parameters: &[Vec<f32>]) -> Dense {
+    let Some(how) = how else { return tensor.clone() };
+    let mut result = normalized(tensor, how, parameters);
+    result.values.iter_mut().for_each(|value| *value = leaky(*value, how.slope));
+    result
+}
+
 /// A source as its convolution sees it.
 fn read(source: &Source, tensors: &[Dense], parameters: &[Vec<f32>]) -> Dense {
-    let tensor = &tensors[source.tensor.0];
-    let mut stored = tensor.clone();
-    if let Some(how) = &source.normalization {
-        stored = normalized(tensor, how, parameters);
-        stored.values.iter_mut().for_each(|value| *value = leaky(*value, how.slope));
-    }
+    let stored = activated(&tensors[source.tensor.0], source.normalization.as_ref(), parameters);
     let shape: [usize; 3] = std::array::from_fn(|axis| stored.shape[axis] * source.upsample[axis]);
     let voxels: usize = shape.iter().product();
     let mut result =
@@ -80,6 +88,9 @@ fn conv(network: &Network, conv: &Conv, tensors: &[Dense], parameters: &[Vec<f32
     let weight = &parameters[conv.weight.0];
     let inputs: usize = sources.iter().map(|source| source.channels).sum();
     let [k0, k1, k2] = conv.kernel;
+    if let Some(expand) = conv.expand {
+        return transposed(conv, expand, &sources[0], output, parameters);
+    }
     let bias = conv.bias.map(|bias| &parameters[bias.0]);
     for channel in 0..output.channels {
         for at in output.places() {
@@ -116,10 +127,63 @@ fn conv(network: &Network, conv: &Conv, tensors: &[Dense], parameters: &[Vec<f32
     output
 }
 
+fn transposed(
+    conv: &Conv,
+    [e0, e1, e2]: [usize; 3],
+    source: &Dense,
+    mut output: Dense,
+    parameters: &[Vec<f32>],
+) -> Dense {
+    let weight = &parameters[conv.weight.0];
+    for channel in 0..output.channels {
+        for [a, b, c] in output.places() {
+            let mut sum = conv.bias.map_or(0.0, |bias| f64::from(parameters[bias.0][channel]));
+            let tap = (a % e0 * e1 + b % e1) * e2 + c % e2;
+            for input in 0..source.channels {
+                let value = source.values[source.index(input, [a / e0, b / e1, c / e2])];
+                let index = (input * output.channels + channel) * e0 * e1 * e2 + tap;
+                sum += value * f64::from(weight[index]);
+            }
+            let index = output.index(channel, [a, b, c]);
+            output.values[index] = sum;
+        }
+    }
+    output
+}
+
 fn join(join: &Join, tensors: &[Dense], parameters: &[Vec<f32>]) -> Dense {
     let mut output = normalized(&tensors[join.main.0], &join.normalization, parameters);
-    for (value, shortcut) in output.values.iter_mut().zip(&tensors[join.shortcut.0].values) {
-        *value = leaky(*value + shortcut, join.normalization.slope);
+    if let Some(shortcut) = join.shortcut {
+        let how = shortcut.normalization.as_ref();
+        let added = activated(&tensors[shortcut.tensor.0], how, parameters);
+        for (value, added) in output.values.iter_mut().zip(added.values) {
+            *value += added;
+        }
+    }
+    output.values.iter_mut().for_each(|value| *value = leaky(*value, join.normalization.slope));
+    output
+}
+
+fn average(
+    network: &Network,
+    pool: &AveragePool,
+    tensors: &[Dense],
+    parameters: &[Vec<f32>],
+) -> Dense {
+    let how = pool.source.normalization.as_ref();
+    let source = activated(&tensors[pool.source.tensor.0], how, parameters);
+    let mut output = Dense::zeros(network, pool.output);
+    let [s0, s1, s2] = pool.size;
+    for channel in 0..output.channels {
+        for [a, b, c] in output.places() {
+            let mut sum = 0.0;
+            for at in 0..s0 * s1 * s2 {
+                let [i, j, k] = [at / s2 / s1, at / s2 % s1, at % s2];
+                sum += source.values[source.index(channel, [a * s0 + i, b * s1 + j, c * s2 + k])];
+            }
+            let index = output.index(channel, [a, b, c]);
+            output.values[index] = sum / (s0 * s1 * s2) as f64;
+        }
     }
     output
 }
@@ -131,11 +195,11 @@ pub(super) fn run(network: &Network, parameters: &[Vec<f32>], input: &[f32]) -> 
     patch.values = input.iter().map(|&value| f64::from(value)).collect();
     tensors[network.input.0] = patch;
     for op in &network.ops {
-        let (id, tensor) = match op {
-            Op::Conv(op) => (op.output, conv(network, op, &tensors, parameters)),
-            Op::Join(op) => (op.output, join(op, &tensors, parameters)),
+        tensors[op.output().0] = match op {
+            Op::Conv(op) => conv(network, op, &tensors, parameters),
+            Op::Join(op) => join(op, &tensors, parameters),
+            Op::AveragePool(op) => average(network, op, &tensors, parameters),
         };
-        tensors[id.0] = tensor;
     }
     tensors
 }
