@@ -66,7 +66,10 @@ fn describe(package: &Package, parameters: u64) -> String {
 /// What each line says: its name and its value.
 fn describe_part(part: &Part, line: &mut impl FnMut(&str, String)) {
     let architecture = &part.architecture;
-    line("network", format!("{}, channels {:?}", architecture.family, architecture.channels));
+    line(
+        "network",
+        format!("{}, channels {:?}", architecture.family.name(), architecture.channels),
+    );
     line("folds", part.folds.join(", "));
     line("patch", format!("{:?} voxels, slowest axis first", part.patch));
     let spacing = part.spacing.map(|mm| mm.map_or("its own".into(), |mm| mm.to_string()));

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 
 use super::package::{
-    Architecture, Label, Normalization, Output, Package, Part, Postprocessing, Resampling,
+    Architecture, Family, Label, Normalization, Output, Package, Part, Postprocessing, Resampling,
 };
 use crate::base::{Error, Result};
 
@@ -68,7 +68,10 @@ fn part(check: &Check, package: &Package, index: usize) -> Result<()> {
     patch(check, part)?;
     check.that(
         part.spacing.iter().flatten().all(|mm| mm.is_finite() && (1e-4..=1e4).contains(mm)),
-        || format!("spacing is {:?} mm, expected values from 0.0001 to 10000", part.spacing),
+        || {
+            let spacing = part.spacing.map(|mm| mm.unwrap_or(f64::NAN));
+            format!("spacing is {spacing:?} mm, expected values from 0.0001 to 10000")
+        },
     )?;
     let mut axes = part.axes.transpose;
     axes.sort_unstable();
@@ -173,20 +176,16 @@ impl Check<'_> {
 }
 
 fn architecture(check: &Check, network: &Architecture) -> Result<()> {
-    if network.family != "stunet" {
-        return Err(Error::Unsupported(format!(
-            "{}: architecture.family is {:?}; this voxtile runs \"stunet\"",
-            check.origin, network.family
-        )));
-    }
     let stages = network.channels.len();
     check.that((2..=MOST_RESOLUTIONS).contains(&stages), || {
         format!("architecture.channels has {stages} entries, expected 2 to {MOST_RESOLUTIONS}")
     })?;
+    let decoder = network.decoder_blocks.as_ref();
     for (name, found, expected) in [
         ("blocks", network.blocks.len(), stages),
         ("strides", network.strides.len(), stages - 1),
         ("kernels", network.kernels.len(), stages),
+        ("decoder_blocks", decoder.map_or(stages - 1, Vec::len), stages - 1),
     ] {
         check.that(found == expected, || {
             format!(
@@ -196,12 +195,12 @@ fn architecture(check: &Check, network: &Architecture) -> Result<()> {
         })?;
     }
     let channels = network.channels.iter().chain([&network.input_channels]);
-    for &channels in channels {
+    for &channels in channels.chain(&network.stem_channels) {
         check.that((1..=MOST_CHANNELS).contains(&channels), || {
             format!("architecture has {channels} channels, expected 1 to {MOST_CHANNELS}")
         })?;
     }
-    for &blocks in &network.blocks {
+    for &blocks in network.blocks.iter().chain(decoder.into_iter().flatten()) {
         check.that((1..=MOST_BLOCKS).contains(&blocks), || {
             format!("architecture.blocks has {blocks}, expected 1 to {MOST_BLOCKS}")
         })?;
@@ -212,8 +211,23 @@ fn architecture(check: &Check, network: &Architecture) -> Result<()> {
     check.that(network.strides.iter().flatten().all(|stride| [1, 2].contains(stride)), || {
         format!("architecture.strides is {:?}, expected 1 or 2 per axis", network.strides)
     })?;
-    check.that(network.kernels.iter().all(|kernel| *kernel == [3, 3, 3]), || {
+    check.that(network.kernels.iter().flatten().all(|kernel| [1, 3].contains(kernel)), || {
+        format!("architecture.kernels is {:?}, expected 1 or 3 per axis", network.kernels)
+    })?;
+    let stunet = network.family == Family::Stunet;
+    check.that(!stunet || network.kernels.iter().all(|kernel| *kernel == [3, 3, 3]), || {
         format!("architecture.kernels is {:?}; STU-Net's are all [3, 3, 3]", network.kernels)
+    })?;
+    let residual = network.family == Family::ResidualEncoderUnet;
+    check.that(residual || network.stem_channels.is_none(), || {
+        "architecture.stem_channels is of residual encoders only".into()
+    })?;
+    let (slope, epsilon) = (network.slope, network.epsilon);
+    check.that((0.0..=1.0).contains(&slope) && epsilon > 0.0 && epsilon < 1.0, || {
+        format!(
+            "architecture has slope {slope} and epsilon {epsilon}, expected a slope from 0 to 1 \
+             and an epsilon between 0 and 1"
+        )
     })
 }
 

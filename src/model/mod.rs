@@ -2,16 +2,16 @@
 //! before anything uses it. `docs/model-format.md` specifies it.
 
 mod check;
+mod families;
 mod package;
-mod stunet;
 mod tensors;
 
 use std::borrow::Cow;
 use std::path::Path;
 
 pub use self::package::{
-    Architecture, Axes, Blend, Label, Normalization, OrientationName, Output, Package, Part,
-    Postprocessing, Provenance, Resampling, SourceFile,
+    Architecture, Axes, Blend, Family, Label, Normalization, NormalizationLayer, OrientationName,
+    Output, Package, Part, Postprocessing, Provenance, Resampling, SourceFile,
 };
 use self::tensors::{Known, Tensors};
 use crate::base::mapping::{Bytes, Loading};
@@ -79,11 +79,11 @@ impl Model {
         let mut networks = Vec::new();
         let mut known = Vec::new();
         for part in &package.parts {
-            let network = stunet::network(part);
+            let families::Built { network, unused } = families::build(part);
             known.push(Known {
                 prefixes: prefixes(&package, part),
                 required: network.parameters.clone(),
-                optional: stunet::unused_tensors(part),
+                optional: unused,
             });
             networks.push(network);
         }

@@ -101,20 +101,110 @@ impl Output {
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct Architecture {
-    /// `stunet`.
-    pub family: String,
+    /// What the names of the tensors stand for.
+    pub family: Family,
     /// Channels of the input volume.
     pub input_channels: usize,
     /// Rows of the head, background included.
     pub classes: usize,
     /// Channels of each resolution, the finest first.
     pub channels: Vec<usize>,
-    /// Residual blocks of each resolution.
+    /// Of each resolution: residual blocks, or convolutions in a family that has no residual ones.
     pub blocks: Vec<usize>,
     /// Stride of the step to each next resolution.
     pub strides: Vec<[usize; 3]>,
     /// Convolution kernel of each resolution.
     pub kernels: Vec<[usize; 3]>,
+    /// As `blocks`, of the decoder's steps up, the deepest first; if absent, as many as the
+    /// encoder has at the same resolution.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decoder_blocks: Option<Vec<usize>>,
+    /// Channels of a residual encoder's first convolution; if absent, `channels[0]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stem_channels: Option<usize>,
+    /// What follows a convolution, before the activation.
+    #[serde(default)]
+    pub normalization: NormalizationLayer,
+    /// Added to the variance that a normalisation divides by.
+    #[serde(default = "torch_epsilon")]
+    pub epsilon: f32,
+    /// LeakyReLU's slope below zero: 0 is ReLU.
+    #[serde(default = "torch_slope")]
+    pub slope: f32,
+    /// Whether transposed convolutions have biases.
+    #[serde(default = "yes")]
+    pub transposed_bias: bool,
+    /// Whether the heads have biases.
+    #[serde(default = "yes")]
+    pub head_bias: bool,
+}
+
+/// Families of networks.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq, Hash)]
+#[serde(rename_all = "snake_case")]
+pub enum Family {
+    /// STU-Net.
+    Stunet,
+    /// nnU-Net v2's `PlainConvUNet`.
+    PlainUnet,
+    /// nnU-Net v2's `ResidualEncoderUNet`.
+    ResidualEncoderUnet,
+    /// nnU-Net v1's `Generic_UNet`.
+    GenericUnet,
+}
+
+impl Family {
+    /// Its name in a package.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Stunet => "stunet",
+            Self::PlainUnet => "plain_unet",
+            Self::ResidualEncoderUnet => "residual_encoder_unet",
+            Self::GenericUnet => "generic_unet",
+        }
+    }
+}
+
+/// What follows a convolution.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum NormalizationLayer {
+    /// Instance normalisation with a factor and an offset for each channel.
+    #[default]
+    Instance,
+    /// Instance normalisation alone.
+    InstanceWithoutAffine,
+    /// Nothing: there is none, or it is a fixed one that the weights contain.
+    None,
+}
+
+impl Architecture {
+    /// Blocks of the decoder's step `up`, the deepest being 0.
+    pub fn decoder_blocks(&self, up: usize) -> usize {
+        match &self.decoder_blocks {
+            Some(blocks) => blocks[up],
+            None => self.blocks[self.strides.len() - 1 - up],
+        }
+    }
+
+    /// Stride of the step into a resolution.
+    pub fn stride_into(&self, level: usize) -> [usize; 3] {
+        if level == 0 { [1; 3] } else { self.strides[level - 1] }
+    }
+}
+
+/// Of PyTorch's normalisations.
+fn torch_epsilon() -> f32 {
+    1e-5
+}
+
+/// Of PyTorch's LeakyReLU.
+fn torch_slope() -> f32 {
+    0.01
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// How the network's axes relate to a volume's.

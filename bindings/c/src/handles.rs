@@ -97,7 +97,7 @@ impl voxtile_model {
         let handle = Self {
             name: text(&package.name),
             description: text(&package.description),
-            family: text(&last.architecture.family),
+            family: text(last.architecture.family.name()),
             labels: package
                 .labels
                 .iter()

@@ -131,8 +131,7 @@ impl ConvLayout {
         });
         let extent = |axis: usize, output: usize| (output - 1) * step[axis] + conv.kernel[axis];
         let brick_output = brick_output(chunks.len(), output, extent);
-        let brick =
-            [extent(0, brick_output[0]), extent(1, brick_output[1]), extent(2, output[2])];
+        let brick = [extent(0, brick_output[0]), extent(1, brick_output[1]), extent(2, output[2])];
         let taps: Vec<usize> = (0..conv.kernel[0])
             .flat_map(|a| (0..conv.kernel[1]).map(move |b| (a, b)))
             .flat_map(|(a, b)| (0..conv.kernel[2]).map(move |c| (a, b, c)))
@@ -156,8 +155,7 @@ impl ConvLayout {
         }
         let chunks_per_segment =
             (SEGMENT_BYTES / (taps.len() * BLOCK * kernels.wide.width * 4)).max(1);
-        let bricks: usize =
-            (0..2).map(|axis| output[axis].div_ceil(brick_output[axis])).product();
+        let bricks: usize = (0..2).map(|axis| output[axis].div_ceil(brick_output[axis])).product();
         let groups_per_task = groups.len().div_ceil(TASKS.div_ceil(bricks).min(groups.len()));
         Self {
             conv: conv.clone(),

@@ -14,8 +14,8 @@ use crate::base::{Pool, Result};
 #[cfg(test)]
 use crate::net::StatisticsId;
 use crate::net::{
-    Affine, AveragePool, Conv, Epilogue, Join, Network, Normalization, Op, ParameterId, Plan, TensorId,
-    Weights,
+    Affine, AveragePool, Conv, Epilogue, Join, Network, Normalization, Op, ParameterId, Plan,
+    TensorId, Weights,
 };
 
 enum Layer {

@@ -11,8 +11,8 @@ use super::memory::BLOCK;
 use super::{Instructions, reference};
 use crate::base::{Pool, Result};
 use crate::net::{
-    Conv, Epilogue, Head, Join, Network, Normalization, Op, Parameter, ParameterId, Plan, Source,
-    StatisticsId, Tensor, TensorId, Weights,
+    Affine, AveragePool, Conv, Epilogue, Head, Join, Network, Normalization, Op, Parameter,
+    ParameterId, Plan, Reading, Source, StatisticsId, Tensor, TensorId, Weights,
 };
 use reference::Dense;
 
@@ -83,8 +83,45 @@ impl Builder {
         let bias = bias.then(|| self.parameter(&[channels]));
         self.network.tensors.push(Tensor { channels, shape });
         let output = TensorId(self.network.tensors.len() - 1);
-        let conv = Conv { sources, weight, bias, kernel, stride, output, epilogue };
+        let conv = Conv { sources, weight, bias, kernel, stride, expand: None, output, epilogue };
         self.network.ops.push(Op::Conv(conv));
+        self.network.output = output;
+        output
+    }
+
+    fn transposed(
+        &mut self,
+        source: Source,
+        channels: usize,
+        expand: [usize; 3],
+        bias: bool,
+    ) -> TensorId {
+        let Tensor { channels: inputs, shape } = self.network.tensors[source.tensor.0];
+        let weight = self.parameter(&[inputs, channels, expand[0], expand[1], expand[2]]);
+        let bias = bias.then(|| self.parameter(&[channels]));
+        let shape = std::array::from_fn(|axis| shape[axis] * expand[axis]);
+        self.network.tensors.push(Tensor { channels, shape });
+        let output = TensorId(self.network.tensors.len() - 1);
+        self.network.ops.push(Op::Conv(Conv {
+            sources: vec![source],
+            weight,
+            bias,
+            kernel: [1; 3],
+            stride: [1; 3],
+            expand: Some(expand),
+            output,
+            epilogue: Epilogue::Plain,
+        }));
+        self.network.output = output;
+        output
+    }
+
+    fn pool(&mut self, source: Reading, size: [usize; 3]) -> TensorId {
+        let Tensor { channels, shape } = self.network.tensors[source.tensor.0];
+        let shape = std::array::from_fn(|axis| shape[axis] / size[axis]);
+        self.network.tensors.push(Tensor { channels, shape });
+        let output = TensorId(self.network.tensors.len() - 1);
+        self.network.ops.push(Op::AveragePool(AveragePool { source, size, output }));
         self.network.output = output;
         output
     }
@@ -93,7 +130,7 @@ impl Builder {
         &mut self,
         main: TensorId,
         normalization: Normalization,
-        shortcut: TensorId,
+        shortcut: Option<Reading>,
     ) -> TensorId {
         self.network.tensors.push(self.network.tensors[main.0].clone());
         let output = TensorId(self.network.tensors.len() - 1);
@@ -116,7 +153,9 @@ impl Builder {
         let tensor = self.conv(sources, channels, kernel, stride, false, epilogue);
         let scale = self.parameter(&[channels]);
         let shift = self.parameter(&[channels]);
-        (tensor, Normalization { statistics, scale, shift, epsilon: 1e-5, slope: 0.01 })
+        let affine = Some(Affine { scale, shift });
+        let statistics = Some(statistics);
+        (tensor, Normalization { statistics, affine, epsilon: 1e-5, slope: 0.01 })
     }
 
     /// A plan that keeps every tensor, so that all of them can be compared.
@@ -262,7 +301,8 @@ fn a_small_u_net_with_skips_and_identity_blocks() {
         let source = Source { tensor: first, upsample: [1; 3], normalization: Some(norm1) };
         let (main, normalization) =
             builder.normalized(vec![source], widths[1], [3, 3, 3], [1, 1, 1]);
-        let output = builder.join(main, normalization, deep);
+        let shortcut = Reading { tensor: deep, normalization: None };
+        let output = builder.join(main, normalization, Some(shortcut));
 
         let source = vec![Source::plain(output)];
         let up = builder.conv(source, widths[0], [1, 1, 1], [1, 1, 1], true, Epilogue::Plain);
@@ -285,6 +325,59 @@ fn many_channels_go_through_several_segments() {
     );
     projected(&mut builder, vec![Source::plain(wide)], 100, [1, 1, 1]);
     check(&builder.finish(), Noise::next);
+}
+
+#[test]
+fn transposed_convolutions_expand_by_1_or_2_along_each_axis() {
+    for expand in [[2, 2, 2], [1, 2, 2], [2, 1, 1], [1, 1, 2], [1, 1, 1]] {
+        for (inputs, outputs, bias) in [(3, 5, true), (40, 17, false), (150, 50, true)] {
+            let mut builder = Builder::new(1, [3, 5, 9]);
+            let source = vec![Source::plain(TensorId(0))];
+            let (tensor, normalization) = builder.normalized(source, inputs, [3, 3, 3], [1, 1, 1]);
+            let source = Source { tensor, upsample: [1; 3], normalization: Some(normalization) };
+            builder.transposed(source, outputs, expand, bias);
+            check(&builder.finish(), Noise::next);
+        }
+    }
+}
+
+/// Residual blocks as nnU-Net's encoder has them: shortcuts on which a normalisation is pending,
+/// with and without a pool; without affine parameters, without statistics, with other slopes.
+#[test]
+fn shortcuts_with_something_pending() {
+    for (size, slope, instance, affine) in [
+        ([2, 2, 2], 0.01, true, true),
+        ([1, 2, 2], 0.0, true, false),
+        ([1, 1, 1], 0.2, false, false),
+    ] {
+        let mut builder = Builder::new(2, [4, 7, 19]);
+        let block = |builder: &mut Builder, source: Source, channels, stride| {
+            if instance {
+                let (tensor, normalization) =
+                    builder.normalized(vec![source], channels, [1, 3, 3], stride);
+                let affine = normalization.affine.filter(|_| affine);
+                (tensor, Normalization { affine, slope, ..normalization })
+            } else {
+                let tensor =
+                    builder.conv(vec![source], channels, [3, 3, 3], stride, true, Epilogue::Plain);
+                (tensor, Normalization { statistics: None, affine: None, epsilon: 1e-5, slope })
+            }
+        };
+        let (stem, pending) = block(&mut builder, Source::plain(TensorId(0)), 20, [1; 3]);
+        let input = Source { tensor: stem, upsample: [1; 3], normalization: Some(pending) };
+        let (main, normalization) = block(&mut builder, input, 36, size);
+        let reading = Reading { tensor: stem, normalization: Some(pending) };
+        // An odd extent leaves a plane over, which the mean drops and a convolution keeps.
+        let pooled = builder.pool(reading, [2, 3, 1]);
+        block(&mut builder, Source::plain(pooled), 36, [1; 3]);
+        let (projected, pending) = block(&mut builder, input, 36, size);
+        let pending = Normalization { slope: 1.0, ..pending };
+        let shortcut = Reading { tensor: projected, normalization: Some(pending) };
+        let joined = builder.join(main, normalization, Some(shortcut));
+        let (last, pending) = block(&mut builder, Source::plain(joined), 17, [1; 3]);
+        builder.join(last, pending, None);
+        check(&builder.finish(), Noise::next);
+    }
 }
 
 #[test]

@@ -137,7 +137,8 @@ impl Built {
     fn join(&mut self, join: &JoinCase) -> TensorId {
         let normalization = self.normalization(&join.main, &join.normalization);
         let (main, shortcut) = (self.tensors[&join.main], self.tensors[&join.shortcut]);
-        self.builder.join(main, normalization, shortcut)
+        let shortcut = Reading { tensor: shortcut, normalization: None };
+        self.builder.join(main, normalization, Some(shortcut))
     }
 
     fn source(&mut self, source: &SourceCase) -> Source {
@@ -148,14 +149,15 @@ impl Built {
     }
 
     fn normalization(&mut self, tensor: &str, how: &NormalizationCase) -> Normalization {
-        let statistics = self.statistics[tensor];
+        let statistics = Some(self.statistics[tensor]);
         let channels = self.builder.network.tensors[self.tensors[tensor].0].channels;
         let mut parameter = |name: &String| {
             self.parameters.push(name.clone());
             self.builder.parameter(&[channels])
         };
         let (scale, shift) = (parameter(&how.scale), parameter(&how.shift));
-        Normalization { statistics, scale, shift, epsilon: how.epsilon, slope: how.slope }
+        let affine = Some(Affine { scale, shift });
+        Normalization { statistics, affine, epsilon: how.epsilon, slope: how.slope }
     }
 }
 
