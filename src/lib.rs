@@ -11,6 +11,8 @@
 struct Readme;
 
 pub mod base;
+#[cfg(feature = "convert")]
+pub mod convert;
 pub mod device;
 #[cfg(feature = "formats")]
 pub mod formats;

@@ -58,6 +58,11 @@ impl OutputFile {
         &self.path
     }
 
+    /// Where the temporary file is.
+    pub fn temporary_path(&self) -> &Path {
+        self.temporary.path()
+    }
+
     /// The temporary file, open for reading and writing.
     pub fn file(&mut self) -> &mut File {
         self.temporary.as_file_mut()

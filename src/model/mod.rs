@@ -146,7 +146,7 @@ fn intensity(normalization: &Normalization) -> Intensity {
 
 /// What stands before the names of each fold's tensors: as published if there is one part with
 /// one fold.
-fn prefixes(package: &Package, part: &Part) -> Vec<String> {
+pub(crate) fn prefixes(package: &Package, part: &Part) -> Vec<String> {
     let of_part = match package.parts.as_slice() {
         [_] => String::new(),
         _ => format!("{}.", part.name),

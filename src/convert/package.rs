@@ -1,0 +1,133 @@
+//! Trainings as the parts of one package.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::Path;
+
+use sha2::{Digest, Sha256};
+
+use super::Options;
+use super::labels::Known;
+use super::network::Tensor;
+use super::training::Training;
+use crate::base::{Error, Result};
+use crate::model::{Label, Output, Package, Postprocessing, Provenance, SourceFile, prefixes};
+
+/// The document, and the tensors under their full names. Each group is a training, after those
+/// that run before it.
+pub(super) fn assemble(
+    groups: Vec<Vec<Training>>,
+    options: &Options,
+    known: &Known,
+) -> Result<(Package, Vec<(String, Tensor)>)> {
+    let last = groups.last().and_then(|group| group.last());
+    let last = last.ok_or_else(|| Error::Internal("no training".into()))?;
+    let mut package = Package {
+        format_version: 1,
+        name: options.name.clone().unwrap_or_else(|| last.dataset.clone()),
+        description: options.description.clone(),
+        demo: false,
+        labels: Vec::new(),
+        parts: Vec::new(),
+        postprocessing: Vec::new(),
+        provenance: Provenance {
+            source: String::new(),
+            license: options.license.clone().unwrap_or_else(|| "NOASSERTION".into()),
+            files: Vec::new(),
+        },
+    };
+    let several = groups.len() > 1;
+    let mut sources = Vec::new();
+    let mut folds = Vec::new();
+    for group in groups {
+        let mut values = BTreeMap::new();
+        let mut previous: Option<String> = None;
+        for training in group {
+            if values.is_empty() {
+                values = new_values(&mut package.labels, &training, known);
+            }
+            let value = |value: u32| values.get(&value).copied().unwrap_or(value);
+            let mut part = training.part;
+            let base = if several { &training.dataset } else { &training.configuration };
+            part.name = distinct(&package, base);
+            part.output = match part.output {
+                Output::Classes(rows) => Output::Classes(rows.into_iter().map(value).collect()),
+                Output::Regions(rows) => Output::Regions(rows.into_iter().map(value).collect()),
+            };
+            part.previous = training.previous.and(previous.take());
+            previous = Some(part.name.clone());
+            for Postprocessing::LargestComponent { labels, connectivity, minimum_mm3 } in
+                training.postprocessing
+            {
+                let labels = labels.into_iter().map(value).collect();
+                let step = Postprocessing::LargestComponent { labels, connectivity, minimum_mm3 };
+                package.postprocessing.push(step);
+            }
+            sources.push(format!(
+                "{} {} {}",
+                training.dataset, training.trainer, training.configuration
+            ));
+            for (name, path) in &training.files {
+                let file = SourceFile { name: name.clone(), sha256: digest(path)? };
+                package.provenance.files.push(file);
+            }
+            package.parts.push(part);
+            folds.push(training.folds);
+        }
+    }
+    package.provenance.source = sources.join(", ");
+    let mut tensors = Vec::new();
+    for (part, folds) in package.parts.iter().zip(folds) {
+        for (prefix, fold) in prefixes(&package, part).iter().zip(folds) {
+            tensors.extend(
+                fold.into_iter().map(|tensor| (format!("{prefix}{}", tensor.name), tensor)),
+            );
+        }
+    }
+    Ok((package, tensors))
+}
+
+/// The value in the package for each of a training's: that of the same name, or the next.
+fn new_values(labels: &mut Vec<Label>, training: &Training, known: &Known) -> BTreeMap<u32, u32> {
+    let mut values = BTreeMap::new();
+    let first = labels.is_empty();
+    for (value, name) in &training.labels {
+        let name = known.name(*value, name);
+        let same = |label: &&Label| label.name == name || (label.value == 0 && *value == 0);
+        let written = match labels.iter().find(same) {
+            Some(label) => label.value,
+            None => {
+                let next = labels.last().map_or(0, |label| label.value + 1);
+                let written = if first { *value } else { next };
+                labels.push(known.label(*value, written, &name));
+                written
+            }
+        };
+        values.insert(*value, written);
+    }
+    values
+}
+
+/// A name for a part: letters, digits, `_` and `-`, not used yet.
+fn distinct(package: &Package, base: &str) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' };
+    let base: String = base.chars().map(plain).collect();
+    let base = if base.is_empty() { "main".to_owned() } else { base };
+    let used = |name: &String| package.parts.iter().any(|part| part.name == *name);
+    let names = (2..).map(|number| format!("{base}_{number}"));
+    std::iter::once(base.clone()).chain(names).find(|name| !used(name)).unwrap_or(base)
+}
+
+fn digest(path: &Path) -> Result<String> {
+    let io = |source| Error::io(path, source);
+    let mut file = File::open(path).map_err(io)?;
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match std::io::Read::read(&mut file, &mut buffer).map_err(io)? {
+            0 => break,
+            count => hasher.update(&buffer[..count]),
+        }
+    }
+    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}

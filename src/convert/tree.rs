@@ -1,0 +1,133 @@
+//! Where trainings lie: a folder, or a zip of one.
+
+use std::fs::File;
+use std::io::{BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+use zip::ZipArchive;
+
+use crate::base::{Error, Result};
+
+/// Files that are looked at.
+const MOST_FILES: usize = 200_000;
+/// Folders within folders.
+const MOST_DEPTH: usize = 8;
+/// Times that a zip may shrink a file: weights hardly shrink, bombs a thousandfold.
+const MOST_RATIO: u64 = 200;
+
+/// Files by their path below a root, with `/` between folders.
+pub(super) enum Tree {
+    Folder { root: PathBuf, files: Vec<String> },
+    Archive { path: PathBuf, files: Vec<String>, unpacked: TempDir },
+}
+
+impl Tree {
+    pub(super) fn folder(root: &Path) -> Result<Self> {
+        let mut files = Vec::new();
+        walk(root, "", 0, &mut files)?;
+        files.sort_unstable();
+        Ok(Self::Folder { root: root.into(), files })
+    }
+
+    /// Lists a zip. Files are unpacked when they are asked for.
+    pub(super) fn archive(path: &Path) -> Result<Self> {
+        let archive = open(path)?;
+        let mut files = Vec::new();
+        for name in archive.file_names() {
+            let name = name.map_err(|error| wrong(path, error.to_string()))?;
+            if files.len() == MOST_FILES {
+                return Err(wrong(path, format!("has more than {MOST_FILES} files")));
+            }
+            let plain = Path::new(&*name)
+                .components()
+                .all(|component| matches!(component, std::path::Component::Normal(_)));
+            if !plain || name.contains(['\\', '\0']) {
+                return Err(wrong(path, format!("has a file {name:?}, which leads elsewhere")));
+            }
+            if !name.ends_with('/') {
+                files.push(name.into_owned());
+            }
+        }
+        files.sort_unstable();
+        let unpacked = TempDir::new().map_err(|source| Error::io(std::env::temp_dir(), source))?;
+        Ok(Self::Archive { path: path.into(), files, unpacked })
+    }
+
+    pub(super) fn files(&self) -> &[String] {
+        match self {
+            Self::Folder { files, .. } | Self::Archive { files, .. } => files,
+        }
+    }
+
+    /// What it is called in messages.
+    pub(super) fn shown(&self) -> String {
+        match self {
+            Self::Folder { root, .. } => root.display().to_string(),
+            Self::Archive { path, .. } => path.display().to_string(),
+        }
+    }
+
+    /// Where one of the files lies, on disk.
+    pub(super) fn fetch(&self, name: &str) -> Result<PathBuf> {
+        match self {
+            Self::Folder { root, .. } => Ok(root.join(name)),
+            Self::Archive { path, unpacked, .. } => {
+                let target = unpacked.path().join(name);
+                if !target.exists() {
+                    unpack(path, name, &target)?;
+                }
+                Ok(target)
+            }
+        }
+    }
+}
+
+fn open(path: &Path) -> Result<ZipArchive<BufReader<File>>> {
+    let file = File::open(path).map_err(|source| Error::io(path, source))?;
+    ZipArchive::new(BufReader::new(file)).map_err(|error| wrong(path, error.to_string()))
+}
+
+fn unpack(path: &Path, name: &str, target: &Path) -> Result<()> {
+    let mut archive = open(path)?;
+    let entry = archive.by_name(name).map_err(|error| wrong(path, format!("{name}: {error}")))?;
+    let (size, packed) = (entry.size(), entry.compressed_size());
+    if size > packed.saturating_mul(MOST_RATIO).saturating_add(1 << 20) {
+        return Err(wrong(path, format!("{name} grows from {packed} to {size} bytes")));
+    }
+    let io = |source| Error::io(target, source);
+    let folder = target.parent().unwrap_or(target);
+    std::fs::create_dir_all(folder).map_err(io)?;
+    let mut file = File::create(target).map_err(io)?;
+    // What is inside may be more than the directory says.
+    let copied = std::io::copy(&mut entry.take(size + 1), &mut file)
+        .map_err(|error| wrong(path, format!("{name}: {error}")))?;
+    match copied == size {
+        true => Ok(()),
+        false => Err(wrong(path, format!("{name} is not of the {size} bytes it is said to have"))),
+    }
+}
+
+fn walk(folder: &Path, prefix: &str, depth: usize, files: &mut Vec<String>) -> Result<()> {
+    let io = |source| Error::io(folder, source);
+    for entry in std::fs::read_dir(folder).map_err(io)? {
+        let entry = entry.map_err(io)?;
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        let path = entry.path();
+        let name = if prefix.is_empty() { name } else { format!("{prefix}/{name}") };
+        if path.is_dir() {
+            if depth < MOST_DEPTH {
+                walk(&path, &name, depth + 1, files)?;
+            }
+        } else if files.len() < MOST_FILES {
+            files.push(name);
+        } else {
+            return Err(wrong(folder, format!("has more than {MOST_FILES} files")));
+        }
+    }
+    Ok(())
+}
+
+fn wrong(path: &Path, reason: impl Into<String>) -> Error {
+    Error::format(path.display().to_string(), reason)
+}
