@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use voxtile::Element;
 use voxtile::device::DeviceChoice;
+use voxtile::model::{Blend, OrientationName};
 use voxtile::session::Export;
 
 use super::failure::HELP;
@@ -20,8 +22,12 @@ pub struct Arguments {
 pub enum Command {
     /// Segment one image and write its label map
     Segment(Segment),
+    /// Make a model package of STU-Net's or nnU-Net's checkpoints
+    Convert(Convert),
     /// Say what a model package is
     Info(Info),
+    /// Say how alike two label maps are
+    Compare(Compare),
     /// List the devices that can be used
     Devices,
 }
@@ -90,9 +96,154 @@ pub struct Segment {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = HELP)]
+pub struct Convert {
+    /// A results folder of nnU-Net v1 or v2 or a .zip of one, a .model beside its .model.pkl, or a
+    /// .pth or .safetensors with --plans; several become the parts of one model, in this order
+    #[arg(required = true, value_name = "SOURCE")]
+    pub sources: Vec<PathBuf>,
+
+    /// Model package to write
+    #[arg(short, long, value_name = "MODEL.safetensors")]
+    pub output: PathBuf,
+
+    /// Cross-validation folds, such as 0,1,2 or all [default: all that are numbered]
+    #[arg(long, value_name = "FOLDS", value_delimiter = ',')]
+    pub folds: Vec<String>,
+
+    /// Which training is meant where a source holds several: a part of its path
+    #[arg(long, value_name = "PART")]
+    pub select: Vec<String>,
+
+    /// The checkpoint's name without its ending [default: checkpoint_final, or
+    /// model_final_checkpoint of v1]
+    #[arg(long, value_name = "NAME")]
+    pub checkpoint: Option<String>,
+
+    /// plans.json (v2) or .model.pkl (v1) of bare weights
+    #[arg(long, value_name = "FILE")]
+    pub plans: Option<PathBuf>,
+
+    /// dataset.json of bare weights
+    #[arg(long, value_name = "FILE")]
+    pub dataset: Option<PathBuf>,
+
+    /// Configuration of bare weights [default: what they say, or 3d_fullres]
+    #[arg(long, value_name = "NAME")]
+    pub configuration: Option<String>,
+
+    /// How weights are stored; f16 and bf16 halve the file
+    #[arg(long, value_enum, default_value = "f32")]
+    pub dtype: WeightType,
+
+    /// Names, colours and codes of the labels: {"1": "liver", "spleen": {"code": "SCT:78961009",
+    /// "color": [157, 108, 162]}}
+    #[arg(long, value_name = "FILE.json")]
+    pub labels: Option<PathBuf>,
+
+    /// What is averaged where tiles overlap: raw scores (nnU-Net v2) or probabilities (v1)
+    #[arg(long, value_enum, default_value = "auto")]
+    pub blend: BlendName,
+
+    /// The voxel order the network was trained on [default: what the plans say]
+    #[arg(long, value_enum)]
+    pub orientation: Option<OrientationArgument>,
+
+    /// The model's name [default: the dataset's]
+    #[arg(long)]
+    pub name: Option<String>,
+
+    /// One sentence about the model
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub description: String,
+
+    /// SPDX identifier of the weights' licence [default: NOASSERTION]
+    #[arg(long, value_name = "ID")]
+    pub license: Option<String>,
+
+    /// Print only errors
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+/// How weights are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum WeightType {
+    F32,
+    F16,
+    Bf16,
+}
+
+impl From<WeightType> for Element {
+    fn from(name: WeightType) -> Self {
+        match name {
+            WeightType::F32 => Self::F32,
+            WeightType::F16 => Self::F16,
+            WeightType::Bf16 => Self::Bf16,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum BlendName {
+    /// As the nnU-Net of the checkpoint
+    Auto,
+    Logits,
+    Softmax,
+}
+
+impl BlendName {
+    pub fn blend(self) -> Option<Blend> {
+        match self {
+            Self::Auto => None,
+            Self::Logits => Some(Blend::Logits),
+            Self::Softmax => Some(Blend::Softmax),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OrientationArgument {
+    /// As stored in the file, whatever its direction says
+    Stored,
+    /// The closest order in which i runs to the right, j to the front, k to the head
+    Ras,
+}
+
+impl From<OrientationArgument> for OrientationName {
+    fn from(name: OrientationArgument) -> Self {
+        match name {
+            OrientationArgument::Stored => Self::Stored,
+            OrientationArgument::Ras => Self::Ras,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct Compare {
+    /// Label map (.nii.gz or .nii)
+    pub first: PathBuf,
+
+    /// Another one of the same grid
+    pub second: PathBuf,
+
+    /// Model package with the labels' names
+    #[arg(short, long, value_name = "MODEL")]
+    pub model: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
 pub struct Info {
     /// Model package (.safetensors)
     pub model: PathBuf,
+
+    /// Say how much memory a volume of this many voxels needs, such as 512x512x280
+    #[arg(long, value_name = "IxJxK", value_parser = extents)]
+    pub volume: Option<[usize; 3]>,
+
+    /// The volume's spacing in mm, such as 0.8x0.8x1.5 [default: the network's]
+    #[arg(long, value_name = "IxJxK", value_parser = spacing, requires = "volume")]
+    pub spacing: Option<[f64; 3]>,
 
     /// For programs
     #[arg(long)]
@@ -134,6 +285,22 @@ impl From<Device> for DeviceChoice {
             Device::Cpu => Self::Cpu,
         }
     }
+}
+
+/// Three numbers with `x` between them.
+fn three<T: std::str::FromStr>(text: &str) -> Option<[T; 3]> {
+    let numbers: Option<Vec<T>> = text.split('x').map(|number| number.parse().ok()).collect();
+    numbers?.try_into().ok()
+}
+
+fn extents(text: &str) -> Result<[usize; 3], String> {
+    let extents = three(text).filter(|extents| extents.iter().all(|n| (1..=1 << 20).contains(n)));
+    extents.ok_or_else(|| "expected three numbers such as 512x512x280".into())
+}
+
+fn spacing(text: &str) -> Result<[f64; 3], String> {
+    let spacing = three(text).filter(|mm| mm.iter().all(|mm| (1e-4..=1e4).contains(mm)));
+    spacing.ok_or_else(|| "expected three numbers such as 0.8x0.8x1.5".into())
 }
 
 fn threads(text: &str) -> Result<usize, String> {

@@ -1,14 +1,16 @@
 //! `voxtile info` and `voxtile devices`.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use serde_json::json;
-use voxtile::Model;
 use voxtile::device;
 use voxtile::model::{
-    Blend, Normalization, OrientationName, Output, Package, Part, Postprocessing,
+    Blend, Family, Normalization, OrientationName, Output, Package, Part, Postprocessing,
 };
+use voxtile::session::Estimate;
 use voxtile::volume::Generation;
+use voxtile::{Element, Geometry, Model, RunOptions, Session, SessionOptions, VolumeView};
 
 use super::arguments::Info;
 use super::failure::{Exit, Failure};
@@ -19,16 +21,99 @@ use super::report::bytes_text;
 pub fn info(arguments: &Info) -> Result<(), Failure> {
     let model = Model::open(&arguments.model).map_err(Failure::of(Exit::Model))?;
     let package = model.package();
-    if arguments.json {
-        let document = json!({
-            "file": arguments.model,
-            "parameters_per_fold": model.parameters(),
-            "notice": package.demo_notice(),
-            "package": package,
+    let parameters = model.parameters();
+    let mut text = describe(package, parameters);
+    let mut document = json!({
+        "file": arguments.model,
+        "parameters_per_fold": parameters,
+        "size": size_name(package),
+        "notice": package.demo_notice(),
+        "package": package,
+    });
+    if let Some(dims) = arguments.volume {
+        let spacing = arguments.spacing.unwrap_or_else(|| network_spacing(&package.parts[0]));
+        let (device, estimate) = memory(model, dims, spacing)?;
+        let bytes = bytes_text(estimate.host_bytes);
+        let _ = writeln!(
+            text,
+            "  a volume of {dims:?} voxels of {spacing:?} mm needs up to {bytes} on {device}, in at \
+             most {} tiles, besides itself",
+            estimate.tiles
+        );
+        document["memory"] = json!({
+            "device": device, "host_bytes": estimate.host_bytes, "tiles": estimate.tiles,
         });
+    }
+    if arguments.json {
         return print(&format!("{document:#}\n"));
     }
-    print(&describe(package, model.parameters()))
+    print(&text)
+}
+
+/// What the last network is called by its width and depth, if it is a published size of STU-Net.
+fn size_name(package: &Package) -> Option<&'static str> {
+    let architecture = &package.parts.last()?.architecture;
+    let base = *architecture.channels.first()?;
+    let widths = [1, 2, 4, 8, 16, 16].map(|factor| factor * base);
+    let depth = *architecture.blocks.first()?;
+    let regular = architecture.family == Family::Stunet
+        && architecture.channels == widths
+        && architecture.blocks.iter().all(|blocks| *blocks == depth);
+    match (regular, base, depth) {
+        (true, 16, 1) => Some("STU-Net-S"),
+        (true, 32, 1) => Some("STU-Net-B"),
+        (true, 64, 2) => Some("STU-Net-L"),
+        (true, 96, 3) => Some("STU-Net-H"),
+        _ => None,
+    }
+}
+
+/// The network's spacing along i, j, k, in mm; 1 where it takes any.
+fn network_spacing(part: &Part) -> [f64; 3] {
+    let mut spacing = [1.0; 3];
+    for (axis, mm) in part.spacing.iter().enumerate() {
+        spacing[2 - part.axes.transpose[axis]] = mm.unwrap_or(1.0);
+    }
+    spacing
+}
+
+/// What a volume needs, without there being one: all its voxels are the same bytes.
+fn memory(
+    model: Model,
+    dims: [usize; 3],
+    spacing: [f64; 3],
+) -> Result<(String, Estimate), Failure> {
+    let channels = model.package().channels();
+    let options = SessionOptions::default();
+    let session = Session::new(Arc::new(model), &options).map_err(Failure::of(Exit::Model))?;
+    let direction = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]];
+    let view = VolumeView {
+        bytes: &[0; 2],
+        element: Element::I16,
+        dims,
+        strides: [0; 3],
+        channels,
+        channel_stride: 0,
+        first: 0,
+        slope: 1.0,
+        intercept: 0.0,
+        geometry: Geometry { spacing, origin: [0.0; 3], direction },
+    };
+    let estimate = session.estimate(&view, &RunOptions::default());
+    Ok((session.device().kind.to_string(), estimate.map_err(Failure::of(Exit::Usage))?))
+}
+
+/// One line about a package.
+pub fn summary(package: &Package) -> String {
+    let family = package.parts.last().map_or("", |part| part.architecture.family.name());
+    let folds: usize = package.parts.iter().map(|part| part.folds.len()).sum();
+    let network = size_name(package).unwrap_or(family);
+    format!(
+        "{}: {network}, {} part(s), {folds} fold(s), {} labels",
+        package.name,
+        package.parts.len(),
+        package.labels.len()
+    )
 }
 
 fn describe(package: &Package, parameters: u64) -> String {
@@ -47,6 +132,9 @@ fn describe(package: &Package, parameters: u64) -> String {
         line("afterwards", text);
     }
     let provenance = &package.provenance;
+    if let Some(size) = size_name(package) {
+        line("size", size.into());
+    }
     line("weights", format!("{parameters} parameters per fold"));
     line("source", provenance.source.clone());
     line("license", provenance.license.clone());

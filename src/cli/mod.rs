@@ -1,6 +1,8 @@
 //! The command line: arguments in, files and text out.
 
 mod arguments;
+mod compare;
+mod convert;
 mod failure;
 mod information;
 mod observer;
@@ -22,6 +24,8 @@ pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let done = match arguments.command {
         Command::Segment(arguments) => segment::segment(&arguments),
+        Command::Convert(arguments) => convert::convert(&arguments),
+        Command::Compare(arguments) => compare::compare(&arguments),
         Command::Info(arguments) => information::info(&arguments),
         Command::Devices => information::devices(),
     };

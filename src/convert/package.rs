@@ -50,6 +50,8 @@ pub(super) fn assemble(
             let mut part = training.part;
             let base = if several { &training.dataset } else { &training.configuration };
             part.name = distinct(&package, base);
+            part.blend = options.blend.unwrap_or(part.blend);
+            part.axes.orientation = options.orientation.unwrap_or(part.axes.orientation);
             part.output = match part.output {
                 Output::Classes(rows) => Output::Classes(rows.into_iter().map(value).collect()),
                 Output::Regions(rows) => Output::Regions(rows.into_iter().map(value).collect()),

@@ -101,12 +101,12 @@ impl Model {
         &self.networks[part]
     }
 
-    /// How many weights one fold of each part has, in all.
+    /// How many weights the file has for one fold of each part, those included that inference
+    /// does not need.
     pub fn parameters(&self) -> u64 {
-        let parameters = self.networks.iter().flat_map(|network| &network.parameters);
-        parameters
-            .map(|parameter| parameter.shape.iter().map(|&extent| extent as u64).product::<u64>())
-            .sum()
+        let first = |part| prefixes(&self.package, part).into_iter().next().unwrap_or_default();
+        let parts = self.package.parts.iter().map(first);
+        parts.map(|prefix| self.tensors.values_below(&prefix)).sum()
     }
 
     /// The weights of a part.

@@ -107,6 +107,12 @@ impl Tensors {
         }
     }
 
+    /// How many values the tensors of a prefix have.
+    pub(super) fn values_below(&self, prefix: &str) -> u64 {
+        let below = self.places.iter().filter(|(name, _)| name.starts_with(prefix));
+        below.map(|(_, place)| place.shape.iter().product::<usize>() as u64).sum()
+    }
+
     /// A tensor's values. Those of `f32` are borrowed where they lie aligned.
     pub(super) fn values(&self, origin: &str, name: &str) -> Result<Cow<'_, [f32]>> {
         let missing = || Error::format(origin, format!("tensor {name} is missing"));
