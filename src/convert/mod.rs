@@ -110,3 +110,34 @@ pub fn convert(
     write::package(output, &package, tensors, element, progress)?;
     Ok(package)
 }
+
+/// What fuzzing reaches: anything may come back but a crash.
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing {
+    use std::path::Path;
+
+    /// Reads a pickle and makes JSON of it.
+    pub fn pickle(mut bytes: &[u8]) {
+        if let Ok(pickle) = super::pickle::Machine::run(&mut bytes) {
+            let _ = pickle.json(pickle.root());
+        }
+    }
+
+    /// Reads a checkpoint and its tensors.
+    pub fn checkpoint(path: &Path) {
+        let Ok(checkpoint) = super::checkpoint::Checkpoint::open(path) else { return };
+        let Ok(state) = checkpoint.state() else { return };
+        for tensor in state.values() {
+            let _ = tensor.pieces(|_, _| Ok(()));
+        }
+    }
+
+    /// Lists a zip and unpacks what is in it.
+    pub fn archive(path: &Path) {
+        let Ok(tree) = super::tree::Tree::archive(path) else { return };
+        for name in tree.files().iter().take(8) {
+            let _ = tree.fetch(name);
+        }
+    }
+}
