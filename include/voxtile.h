@@ -129,6 +129,15 @@
 // voxtile_progress.phase: handing over the result.
 #define VOXTILE_PHASE_RESTORE 2
 
+// voxtile_run_options.export_mode: scores are interpolated to the volume's grid, then compared.
+#define VOXTILE_EXPORT_SCORES 0
+
+// voxtile_run_options.export_mode: labels, by their interpolated shares (nnU-Net v1's fast mode).
+#define VOXTILE_EXPORT_LABELS 1
+
+// voxtile_run_options.export_mode: the nearest voxel's label (nnU-Net v1's fastest mode).
+#define VOXTILE_EXPORT_NEAREST_LABELS 2
+
 // Weights and labels; opaque.
 typedef struct voxtile_model voxtile_model;
 
@@ -166,7 +175,8 @@ typedef struct voxtile_error {
     char message[504];
 } voxtile_error;
 
-// What a model is. Axes are the network's, the slowest first.
+// What a model is. Axes are the network's, the slowest first. Of a model of several networks, folds,
+// patch, spacing and family are those of the last.
 typedef struct voxtile_model_info {
     // sizeof(voxtile_model_info)
     uint32_t struct_size;
@@ -178,9 +188,9 @@ typedef struct voxtile_model_info {
     uint32_t folds;
     // Voxels of a tile.
     int64_t patch[3];
-    // Grid the network was trained on, mm.
+    // Grid the network was trained on, mm; 0 is the volume's own.
     double spacing[3];
-    // Weights of one fold.
+    // Weights of one fold of each network.
     uint64_t parameters;
     // 1 if the model is a demonstration that must not be used on patients.
     uint32_t demo;
@@ -299,6 +309,10 @@ typedef struct voxtile_run_options {
     voxtile_progress_fn progress;
     // Passed to `progress`.
     void *progress_user;
+    // What comes to the volume's grid: VOXTILE_EXPORT_SCORES ...
+    uint32_t export_mode;
+    // 0 = apply the model's postprocessing; 1 = leave it out.
+    uint32_t raw;
 } voxtile_run_options;
 
 // What a run will need, at most.

@@ -13,6 +13,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("device", &["base", "net", "volume", "window"]),
     ("session", &["base", "net", "volume", "window", "model", "device"]),
     ("formats", &["base", "volume"]),
+    ("convert", &["base", "volume", "model", "formats"]),
 ];
 
 fn sources(folder: &Path, found: &mut Vec<(String, String)>) {

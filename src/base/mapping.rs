@@ -1,6 +1,7 @@
 //! A file's bytes, mapped or read.
 
 use std::fs::File;
+use std::io::Read;
 use std::ops::Deref;
 use std::path::Path;
 
@@ -17,6 +18,23 @@ pub enum Loading {
     Read,
 }
 
+/// Opens a file for reading. Folders, pipes and devices are refused: a pipe may never answer, a
+/// device never end.
+///
+/// # Errors
+/// [`Error::Io`] if it can't be opened; [`Error::Format`] if it is no file, `expected` being what
+/// it should be.
+pub fn open_file(path: &Path, expected: &str) -> Result<File> {
+    let failed = |source| Error::io(path, source);
+    let metadata = std::fs::metadata(path).map_err(failed)?;
+    let what = match (metadata.is_file(), metadata.is_dir()) {
+        (true, _) => return File::open(path).map_err(failed),
+        (_, true) => "a folder",
+        _ => "a pipe or a device",
+    };
+    Err(Error::format(path.display().to_string(), format!("is {what}; expected {expected}")))
+}
+
 /// A file's bytes, whichever way they came into memory.
 pub enum Bytes {
     /// Mapped from a file.
@@ -26,23 +44,24 @@ pub enum Bytes {
 }
 
 impl Bytes {
-    /// Maps or reads the file at `path`.
+    /// Maps or reads the file at `path`, which should be what `expected` says.
     ///
     /// # Errors
-    /// [`Error::Io`] if the file can't be opened, mapped or read.
-    pub fn open(path: &Path, loading: Loading) -> Result<Self> {
+    /// As [`open_file`].
+    pub fn open(path: &Path, expected: &str, loading: Loading) -> Result<Self> {
         let failed = |source| Error::io(path, source);
-        match loading {
-            Loading::Read => std::fs::read(path).map(Self::Owned).map_err(failed),
-            Loading::Mapped => {
-                let file = File::open(path).map_err(failed)?;
-                // SAFETY: the map is private and read-only. Another process that truncates the
-                // file while it is mapped breaks it for us; `Loading::Mapped` states that.
-                #[allow(unsafe_code)]
-                let map = unsafe { memmap2::Mmap::map(&file) };
-                map.map(Self::Mapped).map_err(failed)
-            }
+        let mut file = open_file(path, expected)?;
+        // Nothing can be mapped of an empty file.
+        if loading == Loading::Read || file.metadata().map_err(failed)?.len() == 0 {
+            let mut bytes = Vec::new();
+            file.read_to_end(&mut bytes).map_err(failed)?;
+            return Ok(Self::Owned(bytes));
         }
+        // SAFETY: the map is private and read-only. Another process that truncates the file while
+        // it is mapped breaks it for us; `Loading::Mapped` states that.
+        #[allow(unsafe_code)]
+        let map = unsafe { memmap2::Mmap::map(&file) };
+        map.map(Self::Mapped).map_err(failed)
     }
 }
 

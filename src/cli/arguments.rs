@@ -74,7 +74,7 @@ pub struct Segment {
     pub raw: bool,
 
     /// Most memory to use for network, image and run, such as 4GiB, 3GB, 512MiB or plain bytes
-    /// [default: no limit]
+    /// [default: what the machine has]
     #[arg(long, value_name = "SIZE", value_parser = memory)]
     pub memory: Option<u64>,
 

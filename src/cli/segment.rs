@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+use voxtile::device;
 use voxtile::formats::nifti::{self, Labels};
 use voxtile::formats::{Image, OutputFile};
 use voxtile::model::{Blend, Package};
@@ -54,7 +55,7 @@ pub fn segment(arguments: &Segment) -> Result<(), Failure> {
     };
     let view = image.view();
     let with_image =
-        |error| Failure::of(Exit::Input)(including(error, image_bytes, arguments.memory));
+        |error| Failure::of(Exit::Input)(including(error, image_bytes, memory(arguments)));
     let estimate = session.estimate(&view, &options).map_err(with_image)?;
 
     let unit = if estimate.passes == estimate.tiles { "tiles" } else { "network passes" };
@@ -82,6 +83,8 @@ pub fn segment(arguments: &Segment) -> Result<(), Failure> {
         Ok(segmentation) if !system::cancelled() => segmentation,
         Ok(_) => return Err(Failure::of(Exit::Cancelled)(Error::Cancelled)),
         Err(error) if follower.output_failed => return Err(Failure::of(Exit::Output)(error)),
+        // The image was read before; what is wrong now is the model.
+        Err(error @ Error::Format { .. }) => return Err(Failure::of(Exit::Model)(error)),
         Err(error) => return Err(with_image(error)),
     };
 
@@ -166,6 +169,13 @@ fn check_channels(image: &Image, package: &Package, model: &Path) -> Result<(), 
     ))
 }
 
+/// What may be used: without a limit, no more than the machine has, so that a header that claims
+/// a volume of kilometres is refused before it is tried.
+fn memory(arguments: &Segment) -> Option<u64> {
+    let machine = || device::devices().first().map(|device| device.memory_total_bytes);
+    arguments.memory.or_else(machine).filter(|bytes| *bytes > 0)
+}
+
 /// `--memory` is for everything, the image included.
 fn new_session(
     arguments: &Segment,
@@ -176,10 +186,11 @@ fn new_session(
         device: arguments.device.into(),
         threads: arguments.threads.unwrap_or(0),
         // Not 0: an error with nothing available is one of the machine, not of the budget.
-        host_budget_bytes: arguments.memory.map(|memory| memory.saturating_sub(image_bytes).max(1)),
+        host_budget_bytes: memory(arguments)
+            .map(|memory| memory.saturating_sub(image_bytes).max(1)),
     };
     Session::new(Arc::clone(model), &options)
-        .map_err(|error| Failure::of(Exit::Model)(including(error, image_bytes, arguments.memory)))
+        .map_err(|error| Failure::of(Exit::Model)(including(error, image_bytes, memory(arguments))))
 }
 
 /// The session counts its own bytes; the user's limit is for the image's too.

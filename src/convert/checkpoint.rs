@@ -10,6 +10,7 @@ use zip::{CompressionMethod, ZipArchive};
 
 use super::pickle::{Id, Machine, Node, Pickle, StorageType};
 use super::weights::{State, Stored, insert};
+use crate::base::mapping::open_file;
 use crate::base::{Error, Result};
 
 /// Files within a checkpoint: one for each storage.
@@ -32,7 +33,7 @@ impl Checkpoint {
         let origin: Arc<str> = path.display().to_string().into();
         let wrong = |reason: String| Error::format(origin.to_string(), reason);
         let io = |source| Error::io(path, source);
-        let file = File::open(path).map_err(io)?;
+        let file = open_file(path, "a checkpoint")?;
         let mut reader = BufReader::new(file.try_clone().map_err(io)?);
         let begins = reader.fill_buf().map_err(io)?;
         let (pickle, storages) = match begins {
@@ -143,7 +144,7 @@ impl Checkpoint {
 
 /// The pickle of a `.pkl` file.
 pub(super) fn pickle(path: &Path) -> Result<Pickle> {
-    let file = File::open(path).map_err(|source| Error::io(path, source))?;
+    let file = open_file(path, "a pickle")?;
     Machine::run(&mut BufReader::new(file))
         .map_err(|reason| Error::format(path.display().to_string(), reason))
 }

@@ -23,8 +23,8 @@ pub(super) enum Values {
 pub(super) struct Hints {
     /// Of the steps between resolutions, with 3 axes.
     pub(super) strides: Vec<[usize; 3]>,
-    pub(super) slope: f32,
-    pub(super) epsilon: f32,
+    pub(super) slope: f64,
+    pub(super) epsilon: f64,
     /// Whether there is a normalisation after each convolution.
     pub(super) normalized: bool,
     /// What the plans call the network, for messages.

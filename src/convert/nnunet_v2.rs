@@ -237,7 +237,7 @@ impl Configuration {
         let last = |text: &str| text.rsplit('.').next().unwrap_or(text).to_owned();
         let number = |group: &str, key: &str, default: f64| {
             let value = arguments.get(group).and_then(|kwargs| kwargs.get(key));
-            value.and_then(Value::as_f64).unwrap_or(default) as f32
+            value.and_then(Value::as_f64).unwrap_or(default)
         };
         let slope = match text("nonlin").map(last).as_deref() {
             None if self.architecture.is_none() => 0.01,

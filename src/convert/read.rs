@@ -1,6 +1,5 @@
 //! Reads the trainings of a source.
 
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
@@ -15,6 +14,7 @@ use super::training::Training;
 use super::tree::Tree;
 use super::weights::{self, State};
 use super::{nnunet_v1, nnunet_v2};
+use crate::base::mapping::open_file;
 use crate::base::{Error, Result};
 use crate::model::{Architecture, Blend, Family, Output, Part};
 use crate::volume::Generation;
@@ -114,7 +114,7 @@ fn choose<'a>(tree: &Tree, all: &'a [Found], options: &Options) -> Result<&'a Fo
         let runs_before = |found: &&Found| {
             previous.iter().any(|name| name.is_some() && *name == configuration(found))
         };
-        chosen.retain(|found| !runs_before(&found));
+        chosen.retain(|found| !runs_before(found));
     }
     match chosen.as_slice() {
         [one] => Ok(one),
@@ -420,7 +420,7 @@ fn v1(
 
 /// A JSON document.
 fn json_file(path: &Path) -> Result<Value> {
-    let file = File::open(path).map_err(|source| Error::io(path, source))?;
+    let file = open_file(path, "a JSON document")?;
     let mut bytes = Vec::new();
     file.take(MOST_DOCUMENT + 1)
         .read_to_end(&mut bytes)

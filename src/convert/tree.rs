@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 use zip::ZipArchive;
 
+use crate::base::mapping::open_file;
 use crate::base::{Error, Result};
 
 /// Files that are looked at.
@@ -84,7 +85,7 @@ impl Tree {
 }
 
 fn open(path: &Path) -> Result<ZipArchive<BufReader<File>>> {
-    let file = File::open(path).map_err(|source| Error::io(path, source))?;
+    let file = open_file(path, "a zip")?;
     ZipArchive::new(BufReader::new(file)).map_err(|error| wrong(path, error.to_string()))
 }
 

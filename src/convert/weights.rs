@@ -160,7 +160,7 @@ pub(super) fn insert(state: &mut State, mut tensor: Stored) -> Result<()> {
 /// The tensors of a safetensors file.
 pub(super) fn safetensors(path: &Path) -> Result<State> {
     let origin: Arc<str> = path.display().to_string().into();
-    let bytes = Bytes::open(path, Loading::Mapped)?;
+    let bytes = Bytes::open(path, "a safetensors file", Loading::Mapped)?;
     let damaged = |error: safetensors::SafeTensorError| {
         Error::format(origin.to_string(), format!("is no intact safetensors file: {error}"))
     };

@@ -14,8 +14,8 @@ pub use self::package::{
     Output, Package, Part, Postprocessing, Provenance, Resampling, SourceFile,
 };
 use self::tensors::{Known, Tensors};
+use crate::base::Result;
 use crate::base::mapping::{Bytes, Loading};
-use crate::base::{Error, Result};
 use crate::net::{Network, ParameterId, Weights};
 use crate::volume::{Intensity, Orientation, Recipe};
 
@@ -51,17 +51,8 @@ impl Model {
     /// As [`Model::open`].
     pub fn open_with(path: impl AsRef<Path>, loading: Loading) -> Result<Self> {
         let path = path.as_ref();
-        let io = |source| Error::io(path, source);
-        let metadata = std::fs::metadata(path).map_err(io)?;
-        if metadata.is_dir() {
-            return Err(Error::format(
-                path.display().to_string(),
-                "is a folder; expected a model package, one .safetensors file",
-            ));
-        }
-        // Nothing can be mapped of an empty file.
-        let loading = if metadata.len() == 0 { Loading::Read } else { loading };
-        Self::new(path.display().to_string(), Bytes::open(path, loading)?)
+        let bytes = Bytes::open(path, "a model package, one .safetensors file", loading)?;
+        Self::new(path.display().to_string(), bytes)
     }
 
     /// Checks a package that lies in memory.

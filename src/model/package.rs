@@ -123,19 +123,19 @@ pub struct Architecture {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stem_channels: Option<usize>,
     /// What follows a convolution, before the activation.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub normalization: NormalizationLayer,
     /// Added to the variance that a normalisation divides by.
-    #[serde(default = "torch_epsilon")]
-    pub epsilon: f32,
+    #[serde(default = "torch_epsilon", skip_serializing_if = "is_torch_epsilon")]
+    pub epsilon: f64,
     /// LeakyReLU's slope below zero: 0 is ReLU.
-    #[serde(default = "torch_slope")]
-    pub slope: f32,
+    #[serde(default = "torch_slope", skip_serializing_if = "is_torch_slope")]
+    pub slope: f64,
     /// Whether transposed convolutions have biases.
-    #[serde(default = "yes")]
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
     pub transposed_bias: bool,
     /// Whether the heads have biases.
-    #[serde(default = "yes")]
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
     pub head_bias: bool,
 }
 
@@ -194,17 +194,33 @@ impl Architecture {
 }
 
 /// Of PyTorch's normalisations.
-fn torch_epsilon() -> f32 {
+fn torch_epsilon() -> f64 {
     1e-5
 }
 
 /// Of PyTorch's LeakyReLU.
-fn torch_slope() -> f32 {
+fn torch_slope() -> f64 {
     0.01
 }
 
 fn yes() -> bool {
     true
+}
+
+fn is_yes(value: &bool) -> bool {
+    *value
+}
+
+fn is_torch_epsilon(value: &f64) -> bool {
+    *value == torch_epsilon()
+}
+
+fn is_torch_slope(value: &f64) -> bool {
+    *value == torch_slope()
+}
+
+fn is_default(value: &NormalizationLayer) -> bool {
+    *value == NormalizationLayer::default()
 }
 
 /// How the network's axes relate to a volume's.
@@ -353,8 +369,6 @@ pub struct SourceFile {
     pub sha256: String,
 }
 
-// What serde asks for.
-#[allow(clippy::trivially_copy_pass_by_ref)]
 fn is_false(value: &bool) -> bool {
     !value
 }

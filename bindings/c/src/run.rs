@@ -3,7 +3,7 @@
 use std::ffi::c_void;
 use std::ops::ControlFlow;
 
-use engine::session::{LabelMap, Level, Observer, Phase, Progress, Segmentation};
+use engine::session::{Export, LabelMap, Level, Observer, Phase, Progress, Segmentation};
 use engine::{Element, Error, Geometry, Result, RunOptions, VolumeView};
 use half::f16;
 
@@ -130,6 +130,20 @@ unsafe fn wishes(
             given.mirror
         )));
     }
+    if given.raw > 1 {
+        return Err(Error::argument(format!("run_options.raw is {}, expected 0 or 1", given.raw)));
+    }
+    options.raw = given.raw != 0;
+    options.export = match given.export_mode {
+        VOXTILE_EXPORT_SCORES => Export::Scores,
+        VOXTILE_EXPORT_LABELS => Export::Labels,
+        VOXTILE_EXPORT_NEAREST_LABELS => Export::NearestLabels,
+        other => {
+            return Err(Error::argument(format!(
+                "run_options.export_mode is {other}, expected VOXTILE_EXPORT_SCORES ..."
+            )));
+        }
+    };
     if given.tile_step != 0.0 {
         options.step = f64::from(given.tile_step);
     }
@@ -263,6 +277,8 @@ unsafe fn given_or_default(
             keep: std::ptr::null(),
             progress: None,
             progress_user: std::ptr::null_mut(),
+            export_mode: VOXTILE_EXPORT_SCORES,
+            raw: 0,
         });
     }
     // SAFETY: as the caller promises.

@@ -230,6 +230,13 @@ pub struct voxtile_progress {
 pub type voxtile_progress_fn =
     Option<unsafe extern "C" fn(user: *mut c_void, progress: *const voxtile_progress) -> i32>;
 
+/// voxtile_run_options.export_mode: scores are interpolated to the volume's grid, then compared.
+pub const VOXTILE_EXPORT_SCORES: u32 = 0;
+/// voxtile_run_options.export_mode: labels, by their interpolated shares (nnU-Net v1's fast mode).
+pub const VOXTILE_EXPORT_LABELS: u32 = 1;
+/// voxtile_run_options.export_mode: the nearest voxel's label (nnU-Net v1's fastest mode).
+pub const VOXTILE_EXPORT_NEAREST_LABELS: u32 = 2;
+
 /// What a run is asked to do.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -248,6 +255,10 @@ pub struct voxtile_run_options {
     pub progress: voxtile_progress_fn,
     /// Passed to `progress`.
     pub progress_user: *mut c_void,
+    /// What comes to the volume's grid: VOXTILE_EXPORT_SCORES ...
+    pub export_mode: u32,
+    /// 0 = apply the model's postprocessing; 1 = leave it out.
+    pub raw: u32,
 }
 
 /// The caller's buffers, dense on the input's own grid, [k][j][i].

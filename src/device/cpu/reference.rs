@@ -135,9 +135,11 @@ fn transposed(
     parameters: &[Vec<f32>],
 ) -> Dense {
     let weight = &parameters[conv.weight.0];
+    let biases = conv.bias.map(|bias| &parameters[bias.0]);
     for channel in 0..output.channels {
+        let bias = biases.map_or(0.0, |biases| f64::from(biases[channel]));
         for [a, b, c] in output.places() {
-            let mut sum = conv.bias.map_or(0.0, |bias| f64::from(parameters[bias.0][channel]));
+            let mut sum = bias;
             let tap = (a % e0 * e1 + b % e1) * e2 + c % e2;
             for input in 0..source.channels {
                 let value = source.values[source.index(input, [a / e0, b / e1, c / e2])];

@@ -124,10 +124,14 @@ impl Mosaic {
             }
         });
         if !finite.into_inner() {
-            return Err(Error::Device(format!(
-                "the network's scores in planes {}..{} are not finite",
-                slab.planes.start, slab.planes.end
-            )));
+            return Err(Error::format(
+                "the model",
+                format!(
+                    "its scores in planes {}..{} are not finite; its weights or its normalization \
+                     are out of range",
+                    slab.planes.start, slab.planes.end
+                ),
+            ));
         }
         this.interpolate(slab, output, &scorer, pool, scratch)
     }

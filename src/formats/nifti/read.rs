@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use flate2::bufread::GzDecoder;
 
 use crate::base::error::reserved;
+use crate::base::mapping::open_file;
 use crate::base::{Error, Result};
 
 use super::super::Image;
@@ -104,15 +105,10 @@ struct Source {
 impl Source {
     fn open(path: &Path) -> Result<Self> {
         let failed = |source| Error::io(path, source);
-        let file = File::open(path).map_err(failed)?;
+        let expected = "a NIfTI file (DICOM series are not read; convert them first, for example \
+                        with dcm2niix)";
+        let file = open_file(path, expected)?;
         let metadata = file.metadata().map_err(failed)?;
-        if metadata.is_dir() {
-            return Err(Error::Unsupported(format!(
-                "{} is a folder; name a NIfTI file (DICOM series are not read; convert them \
-                 first, for example with dcm2niix)",
-                path.display()
-            )));
-        }
         let mut file = BufReader::with_capacity(1 << 16, file);
         let compressed = file.fill_buf().map_err(failed)?.starts_with(&[0x1f, 0x8b]);
         let reader: Box<dyn Read> =

@@ -118,7 +118,7 @@ impl<'a> Builder<'a> {
         cancelled_bias: bool,
     ) -> (TensorId, Normalization) {
         let channels = layer.channels;
-        let Architecture { slope, epsilon, .. } = *self.shape;
+        let (slope, epsilon) = (self.shape.slope as f32, self.shape.epsilon as f32);
         match self.shape.normalization {
             NormalizationLayer::None => {
                 let tensor = self.conv(conv, layer, true, Epilogue::Plain);

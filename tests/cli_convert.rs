@@ -1,0 +1,222 @@
+//! `voxtile convert`, `info` and `compare`, as a user types them.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+use voxtile::Model;
+use zip::ZipWriter;
+use zip::write::SimpleFileOptions;
+
+fn fixture(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(path)
+}
+
+fn voxtile(folder: &Path, arguments: &[&str]) -> Output {
+    let program = env!("CARGO_BIN_EXE_voxtile");
+    Command::new(program).current_dir(folder).args(arguments).output().unwrap()
+}
+
+/// Runs what must succeed; returns what it prints.
+#[track_caller]
+fn prints(folder: &Path, arguments: &[&str]) -> String {
+    let output = voxtile(folder, arguments);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Runs what must fail; returns the message.
+#[track_caller]
+fn fails(folder: &Path, arguments: &[&str], code: i32) -> String {
+    let output = voxtile(folder, arguments);
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(code), "{text}");
+    assert!(text.starts_with("error: "), "{text}");
+    text
+}
+
+#[track_caller]
+fn info(folder: &Path, model: &str) -> Value {
+    serde_json::from_str(&prints(folder, &["info", model, "--json"])).unwrap()
+}
+
+/// A zip of everything below a folder.
+fn zip_of(root: &Path, to: &Path) {
+    fn add(zip: &mut ZipWriter<fs::File>, folder: &Path, root: &Path) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                add(zip, &path, root);
+            } else {
+                let name = path.strip_prefix(root).unwrap().to_str().unwrap();
+                zip.start_file(name, SimpleFileOptions::default()).unwrap();
+                zip.write_all(&fs::read(path).unwrap()).unwrap();
+            }
+        }
+    }
+    let mut zip = ZipWriter::new(fs::File::create(to).unwrap());
+    add(&mut zip, root, root);
+    zip.finish().unwrap();
+}
+
+#[test]
+fn a_cascade_converts_the_same_from_a_folder_and_a_zip() {
+    let work = tempfile::tempdir().unwrap();
+    let folder = work.path();
+    let cascade = fixture("trainings/cascade/Dataset912_cascade");
+    prints(folder, &["convert", cascade.to_str().unwrap(), "-o", "folder.safetensors"]);
+    zip_of(cascade.parent().unwrap(), &folder.join("release.zip"));
+    prints(folder, &["convert", "release.zip", "-o", "zip.safetensors", "--quiet"]);
+    prints(folder, &["convert", "release.zip", "-o", "again.safetensors", "--quiet"]);
+    let read = |name: &str| fs::read(folder.join(name)).unwrap();
+    assert!(read("zip.safetensors") == read("again.safetensors"));
+    let documents = ["folder.safetensors", "zip.safetensors"].map(|name| info(folder, name));
+    assert_eq!(documents[0]["package"]["parts"], documents[1]["package"]["parts"]);
+    let parts = &documents[0]["package"]["parts"];
+    assert_eq!(parts[1]["previous"], parts[0]["name"]);
+    assert_eq!(parts[0]["name"], "3d_lowres");
+}
+
+#[test]
+fn several_sources_become_parts_whose_labels_follow_each_other() {
+    let work = tempfile::tempdir().unwrap();
+    let folder = work.path();
+    let organs = fixture("trainings/plain/Dataset900_plain");
+    let others = fixture("trainings/resenc/Dataset902_resenc");
+    fs::write(folder.join("names.json"), r#"{"1": "liver", "structure 2": {"color": [1, 2, 3]}}"#)
+        .unwrap();
+    let sources = [organs.to_str().unwrap(), others.to_str().unwrap()];
+    let both = ["convert", sources[0], sources[1], "-o", "both.safetensors"];
+    prints(folder, &[&both[..], &["--labels", "names.json"]].concat());
+    let package = &info(folder, "both.safetensors")["package"];
+    // Labels of the same name are one label.
+    let names: Vec<&str> =
+        package["labels"].as_array().unwrap().iter().map(|l| l["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["background", "liver", "structure 2", "structure 3"]);
+    assert_eq!(package["labels"][2]["color"], serde_json::json!([1, 2, 3]));
+    assert_eq!(package["parts"][1]["output"]["classes"], serde_json::json!([0, 1, 2]));
+
+    // Where the later part finds something, it is right; elsewhere the earlier one is.
+    let image = fixture("trainings/plain/image_0000.nii.gz");
+    let image = image.to_str().unwrap();
+    let mut maps = Vec::new();
+    for (source, name) in [(sources[0], "first"), (sources[1], "second")] {
+        let model = format!("{name}.safetensors");
+        prints(folder, &["convert", source, "-o", &model]);
+        prints(folder, &["segment", image, "-m", &model, "-o", &format!("{name}.nii")]);
+        maps.push(voxels(&folder.join(format!("{name}.nii"))));
+    }
+    prints(folder, &["segment", image, "-m", "both.safetensors", "-o", "both.nii"]);
+    let both = voxels(&folder.join("both.nii"));
+    let expected: Vec<u8> =
+        maps[0].iter().zip(&maps[1]).map(|(a, b)| if *b == 0 { *a } else { *b }).collect();
+    assert!(both == expected);
+    assert!(maps[0].iter().zip(&maps[1]).any(|(a, b)| *a != 0 && *b == 0), "nothing to merge");
+
+    let text = prints(folder, &["compare", "first.nii", "first.nii", "-m", "both.safetensors"]);
+    assert!(text.contains("1.0000") && text.contains("liver"), "{text}");
+    assert!(text.contains("0 of 5760 voxels differ"), "{text}");
+    let text = prints(folder, &["compare", "first.nii", "second.nii"]);
+    let differ = maps[0].iter().zip(&maps[1]).filter(|(a, b)| a != b).count();
+    assert!(text.contains(&format!("{differ} of 5760 voxels differ")), "{text}");
+}
+
+/// The voxels of an uncompressed label map of bytes.
+fn voxels(path: &Path) -> Vec<u8> {
+    voxtile::formats::nifti::read(path).unwrap().bytes
+}
+
+#[test]
+fn a_v1_pair_needs_nothing_beside_it() {
+    let work = tempfile::tempdir().unwrap();
+    let folder = work.path();
+    let all = fixture(
+        "trainings_v1/stunet/3d_fullres/Task900_stunet/STUNetTrainer_small__nnUNetPlansv2.1/all",
+    );
+    for name in ["model_final_checkpoint.model", "model_final_checkpoint.model.pkl"] {
+        fs::copy(all.join(name), folder.join(name)).unwrap();
+    }
+    for dtype in ["f32", "f16", "bf16"] {
+        let model = format!("{dtype}.safetensors");
+        let source = "model_final_checkpoint.model";
+        prints(folder, &["convert", source, "-o", &model, "--dtype", dtype]);
+        let document = info(folder, &model);
+        assert_eq!(document["package"]["parts"][0]["generation"], "nnunet_v1");
+        assert_eq!(document["package"]["parts"][0]["blend"], "softmax");
+    }
+    let size = |name: &str| fs::metadata(folder.join(name)).unwrap().len();
+    assert!(size("f16.safetensors") < size("f32.safetensors") * 2 / 3);
+    let text = prints(folder, &["info", "f16.safetensors", "--volume", "64x64x64"]);
+    assert!(text.contains("on cpu, in at most"), "{text}");
+    assert!(text.contains("parameters per fold"), "{text}");
+}
+
+#[test]
+fn weights_alone_convert_with_plans_beside_them() {
+    let work = tempfile::tempdir().unwrap();
+    let folder = work.path();
+    let training =
+        fixture("trainings/plain/Dataset900_plain/nnUNetTrainer__nnUNetPlans__3d_fullres");
+    prints(folder, &["convert", training.to_str().unwrap(), "-o", "whole.safetensors"]);
+    // A package's tensors have their published names: they are bare weights, too.
+    let plans = training.join("plans.json");
+    let dataset = training.join("dataset.json");
+    let beside = ["--plans", plans.to_str().unwrap(), "--dataset", dataset.to_str().unwrap()];
+    let bare = ["convert", "whole.safetensors", "-o", "bare.safetensors"];
+    prints(folder, &[&bare[..], &beside].concat());
+    let parts = ["whole.safetensors", "bare.safetensors"]
+        .map(|name| Model::open(folder.join(name)).unwrap().package().parts[0].clone());
+    assert_eq!(parts[0].architecture, parts[1].architecture);
+    assert_eq!(parts[0].normalization, parts[1].normalization);
+    // A checkpoint of nnU-Net v2 says all of that itself.
+    let checkpoint = training.join("fold_0/checkpoint_final.pth");
+    prints(folder, &["convert", checkpoint.to_str().unwrap(), "-o", "self.safetensors"]);
+    assert_eq!(Model::open(folder.join("self.safetensors")).unwrap().package().parts[0], parts[0]);
+    let text = fails(folder, &bare, 2);
+    assert!(text.contains("add --plans"), "{text}");
+}
+
+#[test]
+fn mistakes_are_explained() {
+    let work = tempfile::tempdir().unwrap();
+    let folder = work.path();
+    let all = fixture("trainings");
+    let text = fails(folder, &["convert", all.to_str().unwrap(), "-o", "x.safetensors"], 2);
+    assert!(text.contains("--select") && text.contains("Dataset911_two_d"), "{text}");
+    let select = ["convert", all.to_str().unwrap(), "-o", "x.safetensors", "--select"];
+    let text = fails(folder, &[&select[..], &["nothing"]].concat(), 2);
+    assert!(text.contains("none of them is"), "{text}");
+    prints(folder, &[&select[..], &["Dataset911_two_d"]].concat());
+    fs::remove_file(folder.join("x.safetensors")).unwrap();
+    let text = fails(folder, &[&select[..], &["Dataset900", "--folds", "3"]].concat(), 2);
+    assert!(text.contains("has no fold 3; it has 0"), "{text}");
+    fails(folder, &["convert", "missing", "-o", "x.safetensors"], 3);
+    let empty = folder.join("empty");
+    fs::create_dir(&empty).unwrap();
+    let text = fails(folder, &["convert", "empty", "-o", "x.safetensors"], 3);
+    assert!(text.contains("holds no training"), "{text}");
+    let alone = fixture(
+        "trainings/cascade/Dataset912_cascade/nnUNetTrainer__nnUNetPlans__3d_cascade_fullres",
+    );
+    let text = fails(folder, &["convert", alone.to_str().unwrap(), "-o", "x.safetensors"], 2);
+    assert!(text.contains("3d_lowres"), "{text}");
+    assert!(!folder.join("x.safetensors").exists());
+}
+
+#[cfg(unix)]
+#[test]
+fn pipes_are_refused() {
+    let work = tempfile::tempdir().unwrap();
+    let folder = work.path();
+    let made = Command::new("mkfifo").arg(folder.join("pipe")).status().unwrap();
+    assert!(made.success());
+    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/demo.safetensors");
+    let demo = demo.to_str().unwrap();
+    let pipe = "a pipe or a device";
+    assert!(fails(folder, &["segment", "pipe", "-m", demo, "-o", "x.nii"], 3).contains(pipe));
+    assert!(fails(folder, &["info", "pipe"], 4).contains(pipe));
+    assert!(fails(folder, &["info", "/dev/zero"], 4).contains(pipe));
+    assert!(fails(folder, &["convert", "pipe", "-o", "x.safetensors"], 3).contains(pipe));
+}
