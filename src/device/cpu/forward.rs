@@ -52,30 +52,30 @@ pub(super) struct Forward {
     pub(super) head: Head,
 }
 
-/// Normalisations an operation applies, each with its tensor, in the order of its coefficients.
-fn normalizations(op: &Op) -> Vec<(usize, Normalization)> {
+/// Normalisations an operation applies, each with its tensor, in the order of its coefficients:
+/// of the sources, then of the end of a residual block.
+fn normalizations(op: &Op) -> impl Iterator<Item = (usize, Normalization)> {
     let pending = |tensor: TensorId, how: Option<Normalization>| Some((tensor.0, how?));
-    match op {
-        Op::Conv(conv) => of_conv(conv).collect(),
+    let source = |conv: &Conv, number: usize| {
+        conv.sources.get(number).and_then(|from| pending(from.tensor, from.normalization))
+    };
+    let found = match op {
+        Op::Conv(conv) => {
+            let end = match conv.epilogue {
+                Epilogue::AddNormalized { main, normalization } => Some((main.0, normalization)),
+                _ => None,
+            };
+            [source(conv, 0), source(conv, 1), end]
+        }
         Op::Join(join) => {
-            let main = Some((join.main.0, join.normalization));
             let shortcut = join.shortcut.and_then(|from| pending(from.tensor, from.normalization));
-            main.into_iter().chain(shortcut).collect()
+            [Some((join.main.0, join.normalization)), shortcut, None]
         }
         Op::AveragePool(pool) => {
-            pending(pool.source.tensor, pool.source.normalization).into_iter().collect()
+            [pending(pool.source.tensor, pool.source.normalization), None, None]
         }
-    }
-}
-
-/// Of the sources, then of the epilogue.
-fn of_conv(conv: &Conv) -> impl Iterator<Item = (usize, Normalization)> {
-    let sources = conv.sources.iter().filter_map(|s| Some((s.tensor.0, s.normalization?)));
-    let epilogue = match conv.epilogue {
-        Epilogue::AddNormalized { main, normalization } => Some((main.0, normalization)),
-        _ => None,
     };
-    sources.chain(epilogue)
+    found.into_iter().flatten()
 }
 
 fn padded(network: &Network, tensor: usize) -> usize {
