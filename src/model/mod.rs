@@ -39,8 +39,12 @@ impl Model {
     /// Maps and checks the package at `path`. The file must not change while the model lives.
     ///
     /// # Errors
-    /// [`Error::Io`](crate::Error::Io) if the file can't be opened; [`Error::Format`](crate::Error::Format) if it is no valid package;
-    /// [`Error::Unsupported`](crate::Error::Unsupported) if it is of a newer version or needs what this build lacks.
+    /// [`Error::Io`] if the file can't be opened; [`Error::Format`] if it is no valid package;
+    /// [`Error::Unsupported`] if it is of a newer version or needs what this build lacks.
+    ///
+    /// [`Error::Io`]: crate::Error::Io
+    /// [`Error::Format`]: crate::Error::Format
+    /// [`Error::Unsupported`]: crate::Error::Unsupported
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         Self::open_with(path, Loading::Mapped)
     }
