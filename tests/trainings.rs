@@ -14,10 +14,10 @@ use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 use voxtile::convert::{Options, convert};
 use voxtile::formats::nifti;
-use voxtile::session::{LabelMap, Segmentation};
+use voxtile::session::{Export, LabelMap, Segmentation};
 use voxtile::{Model, RunOptions, Session, SessionOptions};
 
-const V2: [&str; 20] = [
+const V2: [&str; 21] = [
     "batch_norm",
     "cascade",
     "fold_all",
@@ -30,6 +30,7 @@ const V2: [&str; 20] = [
     "postprocessed",
     "regions",
     "resenc",
+    "resenc_relu",
     "separate_z",
     "stunet_v2",
     "torchres",
@@ -39,7 +40,7 @@ const V2: [&str; 20] = [
     "two_d",
     "two_folds",
 ];
-const V1: [&str; 3] = ["stunet", "stunet_mirrored", "generic_unet"];
+const V1: [&str; 4] = ["stunet", "stunet_mirrored", "generic_unet", "generic_unet_fast"];
 
 /// What a fixture says of itself.
 #[derive(Deserialize)]
@@ -135,6 +136,16 @@ fn run(version: &str, name: &str) {
     let differ = differing(&found, expected);
     println!("{text}, {differ} of {} labels differ", expected.len());
     assert!(differ * 10_000 <= expected.len(), "{name}: {differ} labels differ");
+    for (name, export) in [("fast", Export::Labels), ("fastest", Export::NearestLabels)] {
+        if let Some(expected) = tensor(name) {
+            let options = RunOptions { export, ..options.clone() };
+            let fast = session.run(&image.view(), &options, &mut Recorder::default()).unwrap();
+            let differ = differing(&fast, expected);
+            println!("  {name}: {differ} of {} labels differ", expected.len());
+            assert!(differ * 10_000 <= expected.len(), "{name}: {differ} labels differ");
+            assert!(differing(&found, expected) > 0, "the modes are the same here");
+        }
+    }
     if let Some(expected) = tensor("raw_single").or(tensor("raw")) {
         let options = RunOptions { raw: true, ..options };
         let raw = session.run(&image.view(), &options, &mut Recorder::default()).unwrap();

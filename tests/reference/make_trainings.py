@@ -59,7 +59,7 @@ STUNET_CHANNELS = [2, 2, 3, 3, 3, 3]
 
 
 def unet(family="PlainConvUNet", features=(3, 4, 6), blocks=(1, 1, 1), decoder=(1, 1),
-         strides=(TWO, TWO), kernels=None):
+         strides=(TWO, TWO), kernels=None, **changes):
     """The keys that describe a network in today's plans."""
     axes = len(strides[0])
     count = "n_conv_per_stage" if family == "PlainConvUNet" else "n_blocks_per_stage"
@@ -78,6 +78,7 @@ def unet(family="PlainConvUNet", features=(3, 4, 6), blocks=(1, 1, 1), decoder=(
         "dropout_op_kwargs": None,
         "nonlin": "torch.nn.LeakyReLU",
         "nonlin_kwargs": {"inplace": True},
+        **changes,
     }
     return dict(architecture=dict(
         network_class_name=f"dynamic_network_architectures.architectures.unet.{family}",
@@ -175,6 +176,10 @@ CASES = {  # crop: (k, j, i); spacings of images: (i, j, k); patch and target: n
     "stunet_v2": dict(seed=37, trainer="STUNetTrainer_small", gpu=True,
                       network=unet(features=(2, 2, 2, 2), blocks=(1, 1, 1, 1), decoder=(1, 1, 1),
                                    strides=[TWO, TWO, ONE_TWO])),
+    "resenc_relu": dict(
+        seed=5, plans="nnUNetResEncUNetLPlans", patch=(8, 16, 16),
+        network=unet("ResidualEncoderUNet", (4, 4, 6), (2, 1, 2), strides=[ONE_TWO, TWO],
+                     kernels=FLAT_FIRST, nonlin="torch.nn.ReLU", conv_bias=False)),
 }
 
 

@@ -13,7 +13,8 @@ CT.nii.gz is examples/ct.nii.gz; OUT_DIR is tests/fixtures/trainings_v1. Each ca
   image_0000.nii.gz       a part of the CT
   expected.safetensors    pre: the preprocessed image (float32) and probabilities: those of all
                           tiles, flips and folds averaged (float16), both on the network's axes;
-                          labels: what is written (k, j, i); raw: before the post-processing
+                          labels: what is written (k, j, i); raw: before the post-processing;
+                          fast, fastest: labels of those modes
                           metadata "case": JSON with training, folds, mirror
 
 nnunet_v1.py computes them. --check compares it with what nnU-Net 1.7.1 itself left in each
@@ -51,7 +52,7 @@ DEFAULTS = dict(
     seed=0, crop=((40, 56), (30, 48), (40, 60)), spacing=(3.0, 3.0, 3.0), zero_border=False,
     scheme="CT", transpose=(0, 1, 2), classes=4, patch=(16, 16, 16), target=(3.3, 3.2, 3.4),
     trainer="STUNetTrainer_small", pools=STUNET_POOLS, kernels=[[3, 3, 3]] * 6, folds=("fold_0",),
-    mirror=False, legacy=False, postprocessing=None,
+    mirror=False, legacy=False, postprocessing=None, fast=False,
 )
 CASES = {  # crop: (k, j, i); spacings of images: (i, j, k); patch and target: network axes
     "stunet": dict(seed=7, scheme="nonCT", folds=("all",), legacy=True),
@@ -62,6 +63,11 @@ CASES = {  # crop: (k, j, i); spacings of images: (i, j, k); patch and target: n
         spacing=(3.0, 2.7, 3.2),
         postprocessing=dict(for_which_classes=[[1, 2, 3], 2],
                             min_valid_object_sizes=str({(1, 2, 3): 1e9, 2: 100.0}))),
+    "generic_unet_fast": dict(
+        seed=0, classes=3, trainer="nnUNetTrainerV2_noMirroring",
+        pools=[ONE_TWO, ONE_TWO, TWO],
+        kernels=[[1, 3, 3], [1, 3, 3], [3, 3, 3], [3, 3, 3]], patch=(8, 16, 16), fast=True,
+        crop=((40, 53), (30, 50), (40, 60)), spacing=(1.5, 1.6, 5.0), target=(6.5, 1.8, 1.7)),
 }
 
 
@@ -163,6 +169,9 @@ def make(name, ct, out):
     probabilities = job.probabilities(pre)
     labels = job.labels(probabilities)
     arrays = dict(pre=pre, probabilities=probabilities.astype(np.float16), labels=labels)
+    if case["fast"]:
+        arrays["fast"] = job.fast_labels(probabilities, 1)
+        arrays["fastest"] = job.fast_labels(probabilities, 0)
     if case["postprocessing"]:
         with open(os.path.join(root, training, "postprocessing.json"), "w") as file:
             json.dump(case["postprocessing"], file, indent=4, sort_keys=True)
