@@ -329,6 +329,22 @@ fn networks_that_are_another_or_no_numbers_are_refused() {
     refused("x.pth", &file(3, Some(f32::NAN)), "has the value NaN");
     refused("x.pth", &file(3, Some(f32::INFINITY)), "has the value inf");
 
+    // Numbers where tensors with axes belong.
+    for name in ["encoder.stages.1.0.convs.0.conv.weight", "decoder.transpconvs.0.weight"] {
+        let mut tensors = network(3);
+        tensors.iter_mut().find(|(found, _)| found == name).unwrap().1 = tensor(54, 0, &[], &[]);
+        for suffix in ["", "norm.running_mean"] {
+            let mut tensors = tensors.clone();
+            if !suffix.is_empty() {
+                let block = "encoder.stages.1.0.convs.0";
+                tensors.push((format!("{block}.{suffix}"), tensor(54, 0, &[1], &[1])));
+            }
+            let tensors: Vec<(&str, Vec<u8>)> =
+                tensors.iter().map(|(name, tensor)| (name.as_str(), tensor.clone())).collect();
+            refused("x.pth", &checkpoint(&state(&tensors), &[0; 216]), "");
+        }
+    }
+
     // The same without a fault is a model; values beyond half precision need a wider type.
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);

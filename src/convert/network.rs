@@ -121,7 +121,7 @@ fn fold(origin: &str, norm: &str, state: &mut State) -> Result<(String, Folded)>
     let old = state.remove(&format!("{conv}.bias")).map(|t| t.values()).transpose()?;
     let old = old.unwrap_or_else(|| vec![0.0; mean.len()]);
     let weight = state.get(&format!("{conv}.weight")).ok_or_else(|| wrong("has no convolution"))?;
-    let channels = weight.shape[0];
+    let channels = weight.shape.first().copied().unwrap_or(0);
     if [&mean, &variance, &scale, &shift, &old].iter().any(|values| values.len() != channels) {
         return Err(wrong(&format!("its numbers are not {channels}, the convolution's channels")));
     }
@@ -196,7 +196,8 @@ pub(super) fn architecture(
         ),
     };
     let first: Vec<&[usize]> = first.iter().map(|name| names.conv(name)).collect::<Result<_>>()?;
-    let stem = names.shape("encoder.stem.convs.0.conv.weight");
+    let stem = "encoder.stem.convs.0.conv.weight";
+    let stem = names.shape(stem).map(|_| names.conv(stem)).transpose()?;
     let (heads, transposed) = match family {
         Family::PlainUnet | Family::ResidualEncoderUnet => {
             ("decoder.seg_layers", "decoder.transpconvs")
@@ -241,7 +242,9 @@ pub(super) fn architecture(
     if normalization == NormalizationLayer::None {
         let missing: Vec<(String, usize)> = tensors
             .iter()
-            .filter_map(|tensor| Some((tensor.name.strip_suffix(".conv.weight")?, tensor.shape[0])))
+            .filter_map(|tensor| {
+                Some((tensor.name.strip_suffix(".conv.weight")?, *tensor.shape.first()?))
+            })
             .map(|(block, channels)| (format!("{block}.conv.bias"), channels))
             .filter(|(name, _)| !has(name.clone()))
             .collect();

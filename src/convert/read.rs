@@ -333,7 +333,7 @@ fn v2(
     };
     // Two-dimensional networks count their own axes.
     let shift = 3 - chosen.patch_size.len();
-    let mirror_axes = axes.iter().map(|&axis| axis as usize + shift).collect();
+    let mirror_axes = axes.iter().map(|&axis| (axis as usize).saturating_add(shift)).collect();
     let trainer = checkpoint.and_then(|c| c.text(&["trainer_name"])).unwrap_or_default().to_owned();
     let labels = dataset.labels(&dataset_origin)?;
     let (architecture, folds, tensors) = networks(folds, &chosen.hints(&plans_origin)?)?;
