@@ -63,7 +63,7 @@ fn wrong_usage_is_2() {
     let folder = folder();
     let folder = folder.path();
     let missing = fails(folder, &["segment", "ct.nii.gz", "-o", "x.nii"], 2, "no model");
-    for part in ["-m MODEL", "no default", "demo.safetensors", "pack.py"] {
+    for part in ["-m MODEL", "no default", "demo.safetensors", "voxtile convert"] {
         assert!(missing.contains(part), "{missing}");
     }
     let usual = |further: &[&'static str]| segment(&["ct.nii.gz"], &[&MODEL[..], further].concat());

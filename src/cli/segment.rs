@@ -21,8 +21,8 @@ use super::{print, system};
 const NO_MODEL: &str = "\
 no model: name a model package with -m MODEL.
   There is no default model, so that no patient is labelled by accident.
-  In voxtile's sources, examples/demo.safetensors is a small demonstration package, and
-  tests/reference/pack.py makes packages of STU-Net and nnU-Net weights.";
+  `voxtile convert` makes packages of STU-Net's and nnU-Net's checkpoints. In voxtile's sources,
+  examples/demo.safetensors is a small demonstration package.";
 
 /// Segments one image. Everything that can be refused is refused before the network runs.
 pub fn segment(arguments: &Segment) -> Result<(), Failure> {

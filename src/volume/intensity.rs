@@ -157,3 +157,57 @@ pub(super) fn filled_mask(data: &[f32], shape: [usize; 3]) -> Result<Vec<bool>> 
     }
     Ok(inside)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn applied(how: Intensity, values: &[f32], mask: &[bool], generation: Generation) -> Vec<f32> {
+        let mut values = values.to_vec();
+        how.apply(&mut values, Some(mask), generation);
+        values
+    }
+
+    #[track_caller]
+    fn same(found: &[f32], expected: &[f32]) {
+        let close = found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6);
+        assert!(close && found.len() == expected.len(), "{found:?}, expected {expected:?}");
+    }
+
+    // Expected values from NumPy, by the formulas of nnU-Net 1.7.1's GenericPreprocessor.
+    #[test]
+    fn schemes_of_the_first_generation() {
+        let values = [-5.0, 0.0, 1.0, 2.0, 4.0, 10.0];
+        let mask = [true, true, true, true, true, false];
+        // Mean and deviation of 1, 2, 4: those strictly between the limits.
+        let ct2 = |masked| Intensity::Ct2 { masked, lower: 0.0, upper: 5.0 };
+        let expected = [-1.870_829, -1.870_829, -1.069_045, -0.267_261, 1.336_306, 2.138_090];
+        same(&applied(ct2(false), &values, &mask, Generation::V1), &expected);
+        let outside = [&expected[..5], &[0.0]].concat();
+        same(&applied(ct2(true), &values, &mask, Generation::V1), &outside);
+
+        let ct =
+            |masked| Intensity::Ct { masked, lower: 0.0, upper: 5.0, mean: 1.0, deviation: 2.0 };
+        let expected = [-0.5, -0.5, 0.0, 0.5, 1.5, 2.0];
+        same(&applied(ct(false), &values, &mask, Generation::V1), &expected);
+        let outside = [&expected[..5], &[0.0]].concat();
+        same(&applied(ct(true), &values, &mask, Generation::V1), &outside);
+        // The second generation knows no mask here.
+        same(&applied(ct(true), &values, &mask, Generation::V2), &expected);
+
+        same(&applied(Intensity::None, &values, &mask, Generation::V1), &values);
+    }
+
+    #[test]
+    fn z_scores_outside_the_mask_differ_by_generation() {
+        let (values, mask) = ([7.0, 2.0, 4.0], [false, true, true]);
+        let masked = Intensity::ZScore { masked: true };
+        same(&applied(masked, &values, &mask, Generation::V1), &[0.0, -1.0, 1.0]);
+        same(&applied(masked, &values, &mask, Generation::V2), &[7.0, -1.0, 1.0]);
+        // Deviations of zero: plus 1e-8, or at least that.
+        for generation in [Generation::V1, Generation::V2] {
+            let plain = Intensity::ZScore { masked: false };
+            same(&applied(plain, &[3.0; 4], &[true; 4], generation), &[0.0; 4]);
+        }
+    }
+}
