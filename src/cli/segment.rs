@@ -49,6 +49,7 @@ pub fn segment(arguments: &Segment) -> Result<(), Failure> {
         step: arguments.step,
         mirror: arguments.mirror,
         scores: arguments.scores.is_some(),
+        preprocessed: arguments.preprocessed.is_some(),
         export: arguments.export.into(),
         raw: arguments.raw,
         ..RunOptions::default()
