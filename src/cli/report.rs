@@ -121,6 +121,9 @@ impl Outcome<'_> {
                 })
             })
             .collect();
+        let memory = report.estimate.memory.iter().filter(|part| part.bytes > 0);
+        let parts: Vec<Value> =
+            memory.map(|part| json!({ "name": part.name, "bytes": part.bytes })).collect();
         json!({
             "voxtile": { "version": env!("CARGO_PKG_VERSION"), "report_version": 1 },
             "model": {
@@ -159,6 +162,7 @@ impl Outcome<'_> {
             "device": { "kind": device.kind, "name": device.name, "threads": self.threads },
             "run": {
                 "tiles": report.tiles,
+                "skipped_tiles": report.skipped_tiles,
                 "network_passes": report.passes,
                 "network_shape": report.network_shape,
             },
@@ -175,6 +179,10 @@ impl Outcome<'_> {
             "memory": {
                 "estimated_bytes": self.estimated_bytes,
                 "peak_bytes": self.peak_bytes,
+                "image_bytes": image.bytes.len(),
+                "parts": parts,
+                "slab_planes": report.estimate.choices.slab_planes,
+                "prepared_volume_kept": report.estimate.choices.keep_prepared,
             },
             "labels": labels,
         })

@@ -124,7 +124,7 @@ impl<'a> VolumeView<'a> {
 
     /// Reads voxels along one axis, scaled: `first` is the byte of the first of them, `stride`
     /// the bytes to the next. The caller has validated the view and stays inside it.
-    pub(crate) fn read_line(&self, first: usize, stride: isize, into: &mut [f32]) {
+    pub fn read_line(&self, first: usize, stride: isize, into: &mut [f32]) {
         macro_rules! read {
             ($($element:ident: $type:ty as $wide:expr),*) => {
                 match self.element {

@@ -1,6 +1,7 @@
 //! The processor: hand-written kernels for AVX-512, AVX2, NEON and any other, chosen at run time.
 #![allow(unsafe_code)]
 
+mod cells;
 mod conv;
 mod conv_tile;
 mod forward;

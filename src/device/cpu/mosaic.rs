@@ -13,7 +13,7 @@ use super::kernels::Kernels;
 use super::memory::{BLOCK, Buffer, Shared};
 use super::scores::{BlendRow, ScoreRow, sigmoid};
 use super::volume::{self, Volume};
-use crate::base::error::filled;
+use crate::base::error::{filled, reserved};
 use crate::base::{Pool, Result};
 use crate::device::{Accumulators, Blend, Decision, Job, JobSize, MemoryPart};
 use crate::window::Tile;
@@ -26,6 +26,12 @@ pub(super) struct RowScratch {
     pub(super) scores: Buffer,
     /// A row of the mosaic, `[voxel][depth]`, where the mosaic holds half precision.
     pub(super) sums: Buffer,
+    /// The class that the rows of cells agree on, `[voxel]`.
+    pub(super) agreed: Vec<u16>,
+    /// Output columns whose cells do not agree.
+    pub(super) open: Vec<u32>,
+    /// Their classes.
+    pub(super) classes: Vec<u16>,
 }
 
 /// The mosaic's values, `[plane % ring planes][shape1][shape2][depth]`.
@@ -176,7 +182,7 @@ pub(super) fn memory(
         MemoryPart::new("weights of a tile's voxels", 4 * patch.iter().product::<usize>() as u64),
         MemoryPart::new(
             "scratch memory of rows",
-            4 * (threads * (scratch[0] + scratch[1] + rounded)) as u64,
+            (threads * (4 * (scratch[0] + scratch[1] + rounded) + 8 * size.shape[2])) as u64,
         ),
     ]
 }
@@ -200,6 +206,9 @@ impl Mosaic {
                 features: Buffer::zeroed("scratch memory of a thread", sizes[0])?,
                 scores: Buffer::zeroed("scratch memory of a thread", sizes[1])?,
                 sums: Buffer::zeroed("scratch memory of a thread", rounded)?,
+                agreed: reserved("scratch memory of a thread", job.shape[2])?,
+                open: reserved("scratch memory of a thread", job.shape[2])?,
+                classes: filled("scratch memory of a thread", job.shape[2], 0)?,
             })
         };
         Ok(Self {
@@ -283,7 +292,7 @@ impl Mosaic {
                         *weights.add(x) += weight;
                     }
                 }
-                let RowScratch { features: row_features, scores, sums: rounded } =
+                let RowScratch { features: row_features, scores, sums: rounded, .. } =
                     &mut *scratch.get().add(worker);
                 let mut row = BlendRow {
                     from: features.as_ptr().add(from * BLOCK),

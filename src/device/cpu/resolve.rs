@@ -7,18 +7,16 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::cells::{CellRow, NONE};
 use super::head::Head;
 use super::kernels::Kernels;
-use super::memory::{Buffer, Shared};
+use super::memory::Shared;
 use super::mosaic::{Mosaic, RowScratch, SharedSums, probable};
 use super::scores::{ArgmaxRow, ScoreRow, last_above};
 use crate::base::error::refill;
 use crate::base::{Error, Pool, Result};
 use crate::device::{Blend, Decision, SlabOutput};
 use crate::window::Slab;
-
-/// Where no tile was blended there is no class.
-const NONE: u16 = u16::MAX;
 
 /// What classifying needs besides the mosaic.
 struct Scorer<'a> {
@@ -216,168 +214,62 @@ impl Mosaic {
             if !region[0].contains(&plane) || !region[1].contains(&row) {
                 return;
             }
-            let cell = Cell::new(self, plane, row);
             // SAFETY: workers own their scratch memory.
-            let RowScratch { features, scores: buffer, sums: rounded } =
-                unsafe { &mut *scratch.get().add(worker) };
+            let scratch = unsafe { &mut *scratch.get().add(worker) };
+            let cells = CellRow::new(self, plane, row, &mut scratch.agreed);
+            let most = self.job.shape[2];
+            scratch.open.clear();
             for x in region[2].clone() {
-                let class = &mut classes[x];
-                let agreed = cell.agreed(self, x);
-                if wanted.is_empty() && agreed != Agreed::No {
-                    *class = agreed.class();
+                match cells.agreed(&scratch.agreed, x) {
+                    Some(class) if wanted.is_empty() => classes[x] = class,
+                    _ => scratch.open.push(x as u32),
+                }
+                if scratch.open.len() < most && x + 1 < region[2].end {
                     continue;
                 }
-                let features = &mut features.values_mut()[..self.depth];
-                // SAFETY: the cell's planes and rows are final and in the ring; the
-                // scratch memory holds a voxel; this task alone writes its outputs.
-                unsafe {
-                    cell.interpolate(self, x, scorer.sums, rounded, features);
-                    let buffer = buffer.values_mut().as_mut_ptr();
-                    let scores = scorer.scores(features.as_ptr(), 1, buffer);
-                    scorer.classify(scores, std::slice::from_mut(class));
-                    if wanted.is_empty() {
-                        continue;
-                    }
-                    let probable = if self.job.blend == Blend::Logits {
-                        let classes = scorer.head.padded_classes;
-                        probable(scorer.kernels, self.job.decision, buffer, 1, classes);
-                        buffer.cast_const()
-                    } else {
-                        scores
-                    };
-                    let certain = matches!(agreed, Agreed::Untouched(_)).then(|| agreed.class());
-                    *class = certain.unwrap_or(*class);
-                    for (index, &wanted) in wanted.iter().enumerate() {
-                        let background = self.job.decision == Decision::Highest && wanted == 0;
-                        *probabilities.get().add(index * voxels + line * columns + x) =
-                            match certain {
-                                Some(0) => f32::from(u8::from(background)),
-                                _ => *probable.add(wanted),
-                            };
+                let count = scratch.open.len();
+                let features = scratch.features.values_mut();
+                for (&x, features) in scratch.open.iter().zip(features.chunks_exact_mut(self.depth))
+                {
+                    // SAFETY: the cell's planes and rows are final and in the ring, and the
+                    // scratch memory holds a voxel.
+                    unsafe {
+                        cells.interpolate(x as usize, scorer.sums, &mut scratch.sums, features);
                     }
                 }
+                let found = &mut scratch.classes[..count];
+                // SAFETY: the scratch memory holds as many voxels as are open.
+                let scores = unsafe {
+                    let buffer = scratch.scores.values_mut().as_mut_ptr();
+                    let scores = scorer.scores(features.as_ptr(), count, buffer);
+                    scorer.classify(scores, found);
+                    if !wanted.is_empty() && self.job.blend == Blend::Logits {
+                        let padded_classes = scorer.head.padded_classes;
+                        let kernels = scorer.kernels;
+                        probable(kernels, self.job.decision, buffer, count, padded_classes);
+                    }
+                    scores
+                };
+                for (number, (&x, &class)) in scratch.open.iter().zip(&*found).enumerate() {
+                    let x = x as usize;
+                    let certain = cells.untouched(x);
+                    classes[x] = certain.unwrap_or(class);
+                    for (index, &wanted) in wanted.iter().enumerate() {
+                        let background = self.job.decision == Decision::Highest && wanted == 0;
+                        // SAFETY: this task alone writes its line.
+                        unsafe {
+                            let place =
+                                probabilities.get().add(index * voxels + line * columns + x);
+                            *place = match certain {
+                                Some(0) => f32::from(u8::from(background)),
+                                _ => *scores.add(number * scorer.head.padded_classes + wanted),
+                            };
+                        }
+                    }
+                }
+                scratch.open.clear();
             }
         });
         Ok(())
-    }
-}
-
-/// What the corners of a cell say.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Agreed {
-    /// One class.
-    Yes(u16),
-    /// Different classes.
-    No,
-    /// Some were touched by no tile; the nearest corner's class.
-    Untouched(u16),
-}
-
-impl Agreed {
-    fn class(self) -> u16 {
-        match self {
-            Self::Yes(class) | Self::Untouched(class) if class != NONE => class,
-            _ => 0,
-        }
-    }
-}
-
-/// The interpolation cells along one row of the output grid.
-struct Cell {
-    /// The rows (low, low), (low, high), (high, low), (high, high) of axes 0 and 1.
-    rows: [CellRow; 4],
-}
-
-/// A row of the volume that cells touch.
-#[derive(Clone, Copy)]
-struct CellRow {
-    /// First voxel in the ring.
-    voxel: usize,
-    /// First voxel among the classes.
-    classes: usize,
-    weight: f32,
-}
-
-impl Cell {
-    fn new(mosaic: &Mosaic, plane: usize, row: usize) -> Self {
-        let [map0, map1, _] = &mosaic.job.output;
-        let ends = |map: &crate::volume::AxisMap, at: usize| {
-            let fraction = map.fraction[at];
-            [(map.low[at] as usize, 1.0 - fraction), (map.high[at] as usize, fraction)]
-        };
-        let (ends0, ends1) = (ends(map0, plane), ends(map1, row));
-        Self {
-            rows: std::array::from_fn(|corner| {
-                let ((plane, weight0), (row, weight1)) = (ends0[corner / 2], ends1[corner % 2]);
-                CellRow {
-                    voxel: mosaic.ring_row(plane, row),
-                    classes: mosaic.class_row(plane, row),
-                    weight: weight0 * weight1,
-                }
-            }),
-        }
-    }
-
-    /// The columns that output column `x` lies between, and their weights.
-    fn ends(mosaic: &Mosaic, x: usize) -> [(usize, f32); 2] {
-        let map = &mosaic.job.output[2];
-        let fraction = map.fraction[x];
-        [(map.low[x] as usize, 1.0 - fraction), (map.high[x] as usize, fraction)]
-    }
-
-    /// Whether all eight corners of the cell that column `x` lies in are of one class.
-    fn agreed(&self, mosaic: &Mosaic, x: usize) -> Agreed {
-        let [(low, _), (high, _)] = Self::ends(mosaic, x);
-        let first = mosaic.classes[self.rows[0].classes + low];
-        let same = |row: &CellRow| {
-            mosaic.classes[row.classes + low] == first
-                && mosaic.classes[row.classes + high] == first
-        };
-        if self.rows.iter().all(same) {
-            return if first == NONE { Agreed::Untouched(NONE) } else { Agreed::Yes(first) };
-        }
-        let mut nearest = (f32::MIN, NONE);
-        let mut untouched = false;
-        for row in &self.rows {
-            for (column, weight) in Self::ends(mosaic, x) {
-                let class = mosaic.classes[row.classes + column];
-                untouched |= class == NONE;
-                // Halves go to the upper neighbour.
-                if row.weight * weight >= nearest.0 {
-                    nearest = (row.weight * weight, class);
-                }
-            }
-        }
-        if untouched { Agreed::Untouched(nearest.1) } else { Agreed::No }
-    }
-
-    /// The mosaic's values at column `x` of the output.
-    ///
-    /// # Safety
-    /// `sums` are the mosaic's, and nobody writes the cell's rows; `rounded` holds a voxel where
-    /// the mosaic holds half precision.
-    unsafe fn interpolate(
-        &self,
-        mosaic: &Mosaic,
-        x: usize,
-        sums: SharedSums,
-        rounded: &mut Buffer,
-        into: &mut [f32],
-    ) {
-        into.fill(0.0);
-        for row in &self.rows {
-            for (column, share) in Self::ends(mosaic, x) {
-                let weight = row.weight * share;
-                // SAFETY: as the caller promises; row and column lie in the ring.
-                let from = unsafe {
-                    let first = (row.voxel + column) * mosaic.depth;
-                    let voxel = sums.read(first, into.len(), rounded);
-                    std::slice::from_raw_parts(voxel, into.len())
-                };
-                for (sum, value) in into.iter_mut().zip(from) {
-                    *sum += weight * value;
-                }
-            }
-        }
     }
 }

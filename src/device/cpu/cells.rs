@@ -1,0 +1,132 @@
+//! Interpolation cells: the eight voxels of the network's grid that a voxel of the output grid lies
+//! between.
+
+use super::memory::Buffer;
+use super::mosaic::{Mosaic, SharedSums};
+
+/// Where no tile was blended there is no class.
+pub(super) const NONE: u16 = u16::MAX;
+/// The rows of a column are of different classes.
+const MIXED: u16 = u16::MAX - 1;
+
+/// The cells along one row of the output grid.
+pub(super) struct CellRow<'a> {
+    mosaic: &'a Mosaic,
+    /// The rows (low, low), (low, high), (high, low), (high, high) of axes 0 and 1.
+    rows: [Row; 4],
+}
+
+/// A row of the volume that cells touch.
+#[derive(Clone, Copy)]
+struct Row {
+    /// First voxel in the ring.
+    voxel: usize,
+    /// First voxel among the classes.
+    classes: usize,
+    weight: f32,
+}
+
+impl<'a> CellRow<'a> {
+    /// The cells of a row of the output; `agreed` becomes the class of each column of the volume
+    /// where all four rows are of one.
+    pub(super) fn new(mosaic: &'a Mosaic, plane: usize, row: usize, agreed: &mut Vec<u16>) -> Self {
+        let [map0, map1, _] = &mosaic.job.output;
+        let ends = |map: &crate::volume::AxisMap, at: usize| {
+            let fraction = map.fraction[at];
+            [(map.low[at] as usize, 1.0 - fraction), (map.high[at] as usize, fraction)]
+        };
+        let (ends0, ends1) = (ends(map0, plane), ends(map1, row));
+        let rows = std::array::from_fn(|corner| {
+            let ((plane, weight0), (row, weight1)) = (ends0[corner / 2], ends1[corner % 2]);
+            Row {
+                voxel: mosaic.ring_row(plane, row),
+                classes: mosaic.class_row(plane, row),
+                weight: weight0 * weight1,
+            }
+        });
+        let this = Self { mosaic, rows };
+        let [a, b, c, d] = this.rows.map(|row| this.classes(row));
+        agreed.clear();
+        agreed.extend(
+            a.iter().zip(b).zip(c).zip(d).map(
+                |(((&a, &b), &c), &d)| {
+                    if a == b && a == c && a == d { a } else { MIXED }
+                },
+            ),
+        );
+        this
+    }
+
+    /// The classes of a row of the volume.
+    fn classes(&self, row: Row) -> &'a [u16] {
+        &self.mosaic.classes[row.classes..row.classes + self.mosaic.job.shape[2]]
+    }
+
+    /// The columns that output column `x` lies between, and their weights.
+    fn ends(&self, x: usize) -> [(usize, f32); 2] {
+        let map = &self.mosaic.job.output[2];
+        let fraction = map.fraction[x];
+        [(map.low[x] as usize, 1.0 - fraction), (map.high[x] as usize, fraction)]
+    }
+
+    /// The class of all corners of the cell of column `x`, if they are of one.
+    pub(super) fn agreed(&self, agreed: &[u16], x: usize) -> Option<u16> {
+        let map = &self.mosaic.job.output[2];
+        let (low, high) = (agreed[map.low[x] as usize], agreed[map.high[x] as usize]);
+        match low {
+            _ if low != high || low == MIXED => None,
+            NONE => Some(0),
+            class => Some(class),
+        }
+    }
+
+    /// The class of the nearest corner if some corner was touched by no tile.
+    pub(super) fn untouched(&self, x: usize) -> Option<u16> {
+        let mut nearest = (f32::MIN, NONE);
+        let mut untouched = false;
+        for row in self.rows {
+            for (column, weight) in self.ends(x) {
+                let class = self.classes(row)[column];
+                untouched |= class == NONE;
+                // Halves go to the upper neighbour.
+                if row.weight * weight >= nearest.0 {
+                    nearest = (row.weight * weight, class);
+                }
+            }
+        }
+        let class = if nearest.1 == NONE { 0 } else { nearest.1 };
+        untouched.then_some(class)
+    }
+
+    /// The mosaic's values at column `x` of the output.
+    ///
+    /// # Safety
+    /// `sums` are the mosaic's, and nobody writes the cell's rows; `rounded` holds a voxel where
+    /// the mosaic holds half precision.
+    pub(super) unsafe fn interpolate(
+        &self,
+        x: usize,
+        sums: SharedSums,
+        rounded: &mut Buffer,
+        into: &mut [f32],
+    ) {
+        into.fill(0.0);
+        for row in &self.rows {
+            for (column, share) in self.ends(x) {
+                let weight = row.weight * share;
+                if weight == 0.0 {
+                    continue;
+                }
+                // SAFETY: as the caller promises; row and column lie in the ring.
+                let from = unsafe {
+                    let first = (row.voxel + column) * self.mosaic.depth;
+                    let voxel = sums.read(first, into.len(), rounded);
+                    std::slice::from_raw_parts(voxel, into.len())
+                };
+                for (sum, value) in into.iter_mut().zip(from) {
+                    *sum += weight * value;
+                }
+            }
+        }
+    }
+}
