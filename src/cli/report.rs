@@ -1,6 +1,7 @@
 //! What was found and what it took, for people and for programs.
 
 use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use voxtile::device::DeviceInfo;
@@ -29,6 +30,8 @@ pub struct Seconds {
 /// A finished run.
 pub struct Outcome<'a> {
     pub arguments: &'a Segment,
+    pub inputs: &'a [PathBuf],
+    pub output: &'a Path,
     pub package: &'a Package,
     pub image: &'a Image,
     pub device: &'a DeviceInfo,
@@ -68,7 +71,7 @@ impl Outcome<'_> {
         let _ = writeln!(
             text,
             "{}: {} of {} labels found on {i} x {j} x {k} voxels",
-            self.arguments.output.display(),
+            self.output.display(),
             present.len(),
             self.found.len()
         );
@@ -132,9 +135,9 @@ impl Outcome<'_> {
                 "parts": package.parts.iter().map(|part| &part.name).collect::<Vec<_>>(),
                 "provenance": package.provenance,
             },
-            "inputs": arguments.inputs,
+            "inputs": self.inputs,
             "outputs": {
-                "labels": arguments.output,
+                "labels": self.output,
                 "scores": arguments.scores,
                 "preprocessed": arguments.preprocessed,
             },
