@@ -145,7 +145,7 @@ impl Outcome<'_> {
             "image": {
                 "dims": image.dims,
                 "channels": image.channels,
-                "element": format!("{:?}", image.element).to_lowercase(),
+                "element": format!("{:?}", image.stored).to_lowercase(),
                 "slope": image.slope,
                 "intercept": image.intercept,
                 "spacing_mm": image.geometry.spacing,

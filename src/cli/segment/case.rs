@@ -46,9 +46,9 @@ pub struct Read {
 }
 
 impl Read {
-    /// Bytes of memory.
+    /// Bytes of memory; mapped voxels take none.
     fn bytes(&self) -> u64 {
-        self.image.bytes.len() as u64
+        self.image.bytes.held() as u64
     }
 }
 
