@@ -22,7 +22,7 @@ pub(super) struct Source {
 /// Its bytes one after another.
 pub(super) enum Reader {
     Plain(BufReader<File>),
-    Compressed(Members),
+    Compressed(Box<Members>),
 }
 
 impl Read for Reader {
@@ -43,8 +43,11 @@ impl Source {
         let metadata = file.metadata().map_err(failed)?;
         let mut file = BufReader::with_capacity(1 << 16, file);
         let compressed = file.fill_buf().map_err(failed)?.starts_with(&[0x1f, 0x8b]);
-        let reader =
-            if compressed { Reader::Compressed(Members::new(file)) } else { Reader::Plain(file) };
+        let reader = if compressed {
+            Reader::Compressed(Box::new(Members::new(file)))
+        } else {
+            Reader::Plain(file)
+        };
         Ok(Self { reader, path: path.into(), file_bytes: metadata.len() })
     }
 
