@@ -1,5 +1,8 @@
 //! Images in little memory: mapped, or held in 16 bits; the values are those of the file.
 
+// In code for all types, casts are needed for all but one.
+#![allow(clippy::unnecessary_cast)]
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
