@@ -108,9 +108,30 @@ impl Outcome<'_> {
         text
     }
 
-    /// The report for programs.
+    /// One line about a case of several.
+    pub fn line(&self) -> String {
+        let present = self.found.iter().filter(|found| found.voxels > 0).count();
+        let [i, j, k] = self.image.dims;
+        format!(
+            "{}: {present} of {} labels found on {i} x {j} x {k} voxels, {}\n",
+            self.output.display(),
+            self.found.len(),
+            duration_text(self.seconds.total)
+        )
+    }
+
+    /// The report of a run of one case, for programs.
     pub fn json(&self) -> Value {
-        let Self { arguments, package, image, device, report, seconds, .. } = self;
+        let mut all = setting(self.arguments, self.package, self.device, self.threads);
+        if let (Value::Object(all), Value::Object(case)) = (&mut all, self.case_json()) {
+            all.extend(case);
+        }
+        all
+    }
+
+    /// What differs from case to case, for programs.
+    pub fn case_json(&self) -> Value {
+        let Self { arguments, image, report, seconds, .. } = self;
         let labels: Vec<Value> = self
             .found
             .iter()
@@ -125,16 +146,6 @@ impl Outcome<'_> {
             })
             .collect();
         json!({
-            "voxtile": { "version": env!("CARGO_PKG_VERSION"), "report_version": 1 },
-            "model": {
-                "file": arguments.model,
-                "name": package.name,
-                "description": package.description,
-                "demo": package.demo,
-                "format_version": package.format_version,
-                "parts": package.parts.iter().map(|part| &part.name).collect::<Vec<_>>(),
-                "provenance": package.provenance,
-            },
             "inputs": self.inputs,
             "outputs": {
                 "labels": self.output,
@@ -152,14 +163,6 @@ impl Outcome<'_> {
                 "origin_mm_lps": image.geometry.origin,
                 "direction_lps": image.geometry.direction,
             },
-            "options": {
-                "device": format!("{:?}", arguments.device).to_lowercase(),
-                "threads": arguments.threads,
-                "step": arguments.step,
-                "mirror": arguments.mirror,
-                "memory_bytes": arguments.memory,
-            },
-            "device": { "kind": device.kind, "name": device.name, "threads": self.threads },
             "run": {
                 "tiles": report.tiles,
                 "network_passes": report.passes,
@@ -182,6 +185,35 @@ impl Outcome<'_> {
             "labels": labels,
         })
     }
+}
+
+/// What is the same for all cases of a run, for programs.
+pub fn setting(
+    arguments: &Segment,
+    package: &Package,
+    device: &DeviceInfo,
+    threads: usize,
+) -> Value {
+    json!({
+        "voxtile": { "version": env!("CARGO_PKG_VERSION"), "report_version": 1 },
+        "model": {
+            "file": arguments.model,
+            "name": package.name,
+            "description": package.description,
+            "demo": package.demo,
+            "format_version": package.format_version,
+            "parts": package.parts.iter().map(|part| &part.name).collect::<Vec<_>>(),
+            "provenance": package.provenance,
+        },
+        "options": {
+            "device": format!("{:?}", arguments.device).to_lowercase(),
+            "threads": arguments.threads,
+            "step": arguments.step,
+            "mirror": arguments.mirror,
+            "memory_bytes": arguments.memory,
+        },
+        "device": { "kind": device.kind, "name": device.name, "threads": threads },
+    })
 }
 
 /// "512 bytes", "1.50 GiB".

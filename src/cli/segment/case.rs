@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use serde_json::json;
+use voxtile::base::mapping::Bytes;
 use voxtile::formats::nifti::{self, Labels};
 use voxtile::formats::{Image, OutputFile};
 use voxtile::model::{Blend, Package};
@@ -10,6 +12,7 @@ use voxtile::session::{Estimate, LabelMap, Report, Segmentation};
 use voxtile::{Error, RunOptions, Session};
 
 use crate::cli::arguments::Segment;
+use crate::cli::console::Console;
 use crate::cli::failure::{Exit, Failure};
 use crate::cli::observer::Follower;
 use crate::cli::report::{Found, Outcome, Seconds, bytes_text, count};
@@ -18,6 +21,7 @@ use crate::cli::system;
 /// What is the same for every case.
 pub struct Work<'a> {
     pub arguments: &'a Segment,
+    pub console: &'a Console,
     pub session: Session,
     pub options: RunOptions,
     /// Bytes that session and images may take together.
@@ -26,17 +30,64 @@ pub struct Work<'a> {
 }
 
 impl Work<'_> {
-    fn package(&self) -> &Package {
+    pub fn package(&self) -> &Package {
         self.session.model().package()
+    }
+
+    /// Whether so many bytes may be used.
+    pub fn allows(&self, bytes: u64) -> bool {
+        self.memory.is_none_or(|memory| bytes <= memory)
     }
 }
 
 /// What is to be done.
+#[derive(Debug)]
 pub struct Case {
+    /// What it is called, without channel and ending.
+    pub name: String,
+    /// From 1 on, and how many there are.
+    pub number: usize,
+    pub of: usize,
     /// The files of its channels.
     pub inputs: Vec<PathBuf>,
     /// Its label map.
     pub output: PathBuf,
+    /// Why its files can't be the channels of one case.
+    pub problem: Option<String>,
+}
+
+impl Case {
+    /// Tells that it is begun.
+    pub fn announce(&self, console: &Console) {
+        console.event(&json!({
+            "event": "case",
+            "case": self.name,
+            "number": self.number,
+            "of": self.of,
+            "inputs": self.inputs,
+            "output": self.output,
+        }));
+    }
+
+    /// Tells programs that it is done, and that its label map is there.
+    pub fn tell_done(&self, console: &Console, seconds: f64) {
+        console.event(&json!({
+            "event": "done",
+            "case": self.name,
+            "output": self.output,
+            "seconds": seconds,
+        }));
+    }
+
+    /// Tells programs why it is not done.
+    pub fn tell_failed(&self, console: &Console, failure: &Failure) {
+        console.event(&json!({
+            "event": "failed",
+            "case": self.name,
+            "error": failure.message,
+            "exit": failure.exit as u8,
+        }));
+    }
 }
 
 /// A case's image.
@@ -47,7 +98,7 @@ pub struct Read {
 
 impl Read {
     /// Bytes of memory; mapped voxels take none.
-    fn bytes(&self) -> u64 {
+    pub fn bytes(&self) -> u64 {
         self.image.bytes.held() as u64
     }
 }
@@ -59,8 +110,21 @@ pub struct Computed<'a> {
     done: Done,
 }
 
+impl Computed<'_> {
+    /// Bytes of memory, and what writing takes.
+    pub fn bytes(&self) -> u64 {
+        const WRITING_BYTES: u64 = 1 << 20;
+        let bytes = match &self.labels {
+            LabelMap::U8(labels) => labels.len(),
+            LabelMap::U16(labels) => 2 * labels.len(),
+        };
+        bytes as u64 + WRITING_BYTES
+    }
+}
+
 /// How a case went.
 pub struct Done {
+    /// Without its voxels.
     image: Image,
     report: Report,
     found: Vec<Found>,
@@ -90,6 +154,9 @@ impl Done {
 
 /// Reads a case's image.
 pub fn read(case: &Case, package: &Package, model: &Path) -> Result<Read, Failure> {
+    if let Some(problem) = &case.problem {
+        return Err(Failure::new(Exit::Input, problem));
+    }
     let clock = Instant::now();
     let image = nifti::read_channels(&case.inputs).map_err(Failure::of(Exit::Input))?;
     check_channels(&image, package, model)?;
@@ -104,8 +171,7 @@ pub fn estimate(work: &Work, read: &Read) -> Result<Estimate, Failure> {
 }
 
 /// Refuses what takes more than the user allows; the limit is for images too.
-fn obey(work: &Work, estimate: &Estimate, image_bytes: u64) -> Result<u64, Failure> {
-    let needed_bytes = estimate.host_bytes.saturating_add(image_bytes);
+fn obey(work: &Work, needed_bytes: u64) -> Result<(), Failure> {
     match work.memory {
         Some(available_bytes) if needed_bytes > available_bytes => {
             Err(Failure::of(Exit::Input)(Error::Memory {
@@ -114,30 +180,34 @@ fn obey(work: &Work, estimate: &Estimate, image_bytes: u64) -> Result<u64, Failu
                 available_bytes,
             }))
         }
-        _ => Ok(needed_bytes),
+        _ => Ok(()),
     }
 }
 
-/// Segments it.
+/// Segments it, while `beside_bytes` are held for other cases.
 pub fn compute<'a>(
-    work: &Work<'a>,
+    work: &'a Work,
+    case: &'a Case,
     read: Read,
     estimate: &Estimate,
+    beside_bytes: u64,
 ) -> Result<Computed<'a>, Failure> {
-    let image_bytes = read.bytes();
-    let estimated_bytes = obey(work, estimate, image_bytes)?;
-    let Work { arguments, session, .. } = work;
-    let Read { image, seconds } = read;
+    let clock = Instant::now();
+    let estimated_bytes =
+        estimate.host_bytes.saturating_add(read.bytes()).saturating_add(beside_bytes);
+    obey(work, estimated_bytes)?;
+    let Work { arguments, console, session, .. } = work;
+    let Read { mut image, seconds } = read;
     let package = work.package();
     let unit = if estimate.passes == estimate.tiles { "tiles" } else { "network passes" };
-    let mut follower = Follower::new(arguments.quiet, unit);
+    let mut follower = Follower::new(console, &case.name, unit);
     follower.part = package.parts.len() - 1;
     follower.preprocessed = arguments.preprocessed.as_deref();
     follower.scores = arguments.scores.as_deref().map(|path| (path, scores_name(package)));
     for warning in &image.warnings {
-        follower.warn(warning);
+        console.warn(&case.name, warning);
     }
-    follower.say(&format!(
+    console.say(&format!(
         "{} on {} ({}), {} threads; at most {} tiles and {}",
         package.name,
         session.device().kind,
@@ -159,7 +229,9 @@ pub fn compute<'a>(
     };
     let Segmentation { labels, report, .. } = segmentation;
     let found = count(&labels, package, image.geometry.spacing);
-    let seconds = Seconds { read: seconds, load: work.load_seconds, ..Seconds::default() };
+    image.bytes = Bytes::default(); // what is told of it needs no voxels
+    let total = seconds + clock.elapsed().as_secs_f64();
+    let seconds = Seconds { read: seconds, load: work.load_seconds, write: 0.0, total };
     let done = Done { image, report, found, seconds, estimated_bytes };
     Ok(Computed { labels, follower, done })
 }
@@ -179,6 +251,7 @@ pub fn write(case: &Case, computed: Computed) -> Result<Done, Failure> {
         .and_then(|()| follower.finish())
         .map_err(Failure::of(Exit::Output))?;
     done.seconds.write = clock.elapsed().as_secs_f64();
+    done.seconds.total += done.seconds.write;
     Ok(done)
 }
 

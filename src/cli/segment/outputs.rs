@@ -1,10 +1,13 @@
 //! Whether outputs can be written, before anything is computed.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use voxtile::Error;
 use voxtile::formats::OutputFile;
 use voxtile::formats::nifti;
 
+use super::case::Case;
 use crate::cli::arguments::Segment;
 use crate::cli::failure::{Exit, Failure};
 
@@ -32,6 +35,47 @@ pub fn check(arguments: &Segment, model: &Path) -> Result<(), Failure> {
             ));
         }
         taken.push((place, "another output"));
+    }
+    Ok(())
+}
+
+/// As [`check`], for the label maps of many cases in a folder, which is made if need be.
+pub fn check_batch(arguments: &Segment, model: &Path, cases: &[Case]) -> Result<(), Failure> {
+    let failed = Failure::of(Exit::Output);
+    for (option, path) in
+        [("--scores", &arguments.scores), ("--preprocessed", &arguments.preprocessed)]
+    {
+        if path.is_some() {
+            return Err(Failure::new(
+                Exit::Usage,
+                format!(
+                    "{option} is for one case, but {} is a folder for label maps of many; name a \
+                     label map with -o",
+                    arguments.output.display()
+                ),
+            ));
+        }
+    }
+    let folder = &arguments.output;
+    std::fs::create_dir_all(folder).map_err(|source| failed(Error::io(folder, source)))?;
+    // Opens a temporary file there and removes it.
+    OutputFile::create(&folder.join("labels.nii.gz")).map_err(&failed)?;
+
+    let inputs = cases.iter().flat_map(|case| &case.inputs);
+    let mut taken: HashMap<PathBuf, &str> =
+        inputs.map(|input| (resolved(input), "an input")).collect();
+    taken.insert(resolved(model), "the model");
+    let outputs = cases.iter().map(|case| &case.output);
+    for output in outputs.chain(&arguments.report) {
+        if let Some(what) = taken.insert(resolved(output), "another output") {
+            return Err(Failure::new(
+                Exit::Output,
+                format!("output {} is also {what}; name another place", output.display()),
+            ));
+        }
+    }
+    if let Some(report) = &arguments.report {
+        OutputFile::create(report).map_err(&failed)?;
     }
     Ok(())
 }
