@@ -30,7 +30,8 @@ fn tiles(criterion: &mut Criterion) {
             let pool = Arc::new(Pool::new(threads).unwrap());
             let mut device = Cpu::new(pool);
             device.load(Arc::clone(&plan), &model.weights(0)).unwrap();
-            device.begin(job::job(volume.clone(), patch)).unwrap();
+            device.begin(job::job(1, patch)).unwrap();
+            device.feed(0..patch[0], &volume).unwrap();
             let tile = Tile { start: [0; 3] };
             group.bench_function(format!("{size}/{threads} threads"), |bencher| {
                 bencher.iter(|| {

@@ -67,7 +67,13 @@ fn every_step_of_every_case_is_nnu_net_s() {
         let classes = model.package().labels.len() as u32;
         let session = Session::new(Arc::new(model), &SessionOptions::default()).unwrap();
         let probabilities = (0..classes).collect();
-        let options = RunOptions { mirror, probabilities, scores: true, ..Default::default() };
+        let options = RunOptions {
+            mirror,
+            probabilities,
+            preprocessed: true,
+            scores: true,
+            ..Default::default()
+        };
         let mut seen = Recorder::default();
         let found = session.run(&volume, &options, &mut seen).unwrap();
 
@@ -96,7 +102,7 @@ fn every_step_of_every_case_is_nnu_net_s() {
         let (mut differ_half, mut differ_single, mut widest) = (0, 0, 0.0f32);
         for (voxel, &ours) in labels.iter().enumerate() {
             let (half, single) = (half.data()[voxel], single.data()[voxel]);
-            let probability = |label: u8| found.probabilities[usize::from(label) * voxels + voxel];
+            let probability = |label: u8| seen.probabilities[usize::from(label) * voxels + voxel];
             // The difference of two scores is the logarithm of their probabilities' ratio.
             let margin = |label: u8| (probability(ours) / probability(label)).ln();
             if ours != single {

@@ -127,8 +127,11 @@ fn every_output_is_what_the_library_computes() {
     assert_eq!(case.files(), names);
 
     let image = nifti::read(&case.path("ct.nii.gz")).unwrap();
-    let (seen, expected) =
-        expected(&case.path("model.safetensors"), &image, &RunOptions::default());
+    let (seen, expected) = expected(
+        &case.path("model.safetensors"),
+        &image,
+        &RunOptions { scores: true, preprocessed: true, ..Default::default() },
+    );
     let labels = nifti::read(&case.path("labels.nii.gz")).unwrap();
     assert_eq!(labels.bytes, expected);
     assert_eq!((labels.dims, labels.geometry), (image.dims, image.geometry));

@@ -1,8 +1,12 @@
 //! The shipped demonstration, through the whole pipeline.
 
+#[path = "common/recorder.rs"]
+mod recorder;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use recorder::Recorder;
 use voxtile::formats::nifti;
 use voxtile::session::{LabelMap, Unobserved};
 use voxtile::{Model, RunOptions, Session, SessionOptions};
@@ -81,14 +85,15 @@ fn the_demo_s_labels_are_nnu_net_s() {
         image.geometry.spacing = spacing;
         let theirs = nifti::read(&folder.join(file)).unwrap();
         let options = RunOptions { probabilities: (0..classes).collect(), ..Default::default() };
-        let found = session.run(&image.view(), &options, &mut Unobserved).unwrap();
+        let mut seen = Recorder::default();
+        let found = session.run(&image.view(), &options, &mut seen).unwrap();
         let LabelMap::U8(labels) = found.labels else { panic!("labels fit a byte") };
         assert_eq!((theirs.dims, theirs.bytes.len()), (image.dims, labels.len()));
         let (mut differ, mut widest) = (0, 0.0f32);
         for (voxel, (&ours, &theirs)) in labels.iter().zip(theirs.bytes.iter()).enumerate() {
             if ours != theirs {
                 let probability =
-                    |label: u8| found.probabilities[usize::from(label) * labels.len() + voxel];
+                    |label: u8| seen.probabilities[usize::from(label) * labels.len() + voxel];
                 // The difference of two scores is the logarithm of their probabilities' ratio.
                 widest = widest.max((probability(ours) / probability(theirs)).ln());
                 differ += 1;

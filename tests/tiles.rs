@@ -45,7 +45,9 @@ fn scores_are_pytorch_s() {
                         / folds as f64
                 })
                 .collect();
-            device.begin(job::job(patch.clone(), extents)).unwrap();
+            let channels = patch.len() / extents.iter().product::<usize>();
+            device.begin(job::job(channels, extents)).unwrap();
+            device.feed(0..extents[0], &patch).unwrap();
             let tile = Tile { start: [0; 3] };
             for fold in 0..folds {
                 device.gather(&tile, [false; 3]).unwrap();

@@ -94,6 +94,19 @@ impl Bytes {
     }
 }
 
+impl Bytes {
+    /// Lets go of mapped pages that are in memory; they come back from the file when read again.
+    pub fn release_pages(&self) {
+        #[cfg(unix)]
+        if let Self::Mapped(map) = self {
+            // SAFETY: the map is read-only, so no page differs from the file's. Advice that the
+            // system won't take changes nothing.
+            #[allow(unsafe_code)]
+            let _ = unsafe { map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
+        }
+    }
+}
+
 impl Deref for Bytes {
     type Target = [u8];
 

@@ -132,19 +132,16 @@ impl Observer for Follower<'_> {
     fn preprocessed(
         &mut self,
         part: usize,
-        data: &[f32],
+        values: &[f32],
         channels: usize,
-        shape: [usize; 3],
+        planes: Range<usize>,
+        [a0, a1, a2]: [usize; 3],
     ) -> Result<()> {
         let Some(path) = self.preprocessed.filter(|_| part == self.part) else { return Ok(()) };
-        let [a0, a1, a2] = shape;
-        let write = || {
-            let output = OutputFile::create(path)?;
-            let mut file = TensorFile::begin(output, "pre", [channels, a0, a1, a2])?;
-            file.write(0..a0, data)?;
-            Ok(file)
-        };
-        self.preprocessed_file = Some(self.wrote(write())?);
+        let shape = [channels, a0, a1, a2];
+        let file = self.preprocessed_file.take();
+        let written = append(file, path, "pre", shape, planes, values);
+        self.preprocessed_file = Some(self.wrote(written)?);
         Ok(())
     }
 
@@ -158,19 +155,28 @@ impl Observer for Follower<'_> {
     ) -> Result<()> {
         let Some((path, name)) = self.scores.filter(|_| part == self.part) else { return Ok(()) };
         let [a0, a1, a2] = shape;
-        let mut file = match self.scores_file.take() {
-            Some(file) => file,
-            None => {
-                let begun = OutputFile::create(path)
-                    .and_then(|output| TensorFile::begin(output, name, [classes, a0, a1, a2]));
-                self.wrote(begun)?
-            }
-        };
-        let written = file.write(planes, scores);
-        self.wrote(written)?;
-        self.scores_file = Some(file);
+        let file = self.scores_file.take();
+        let written = append(file, path, name, [classes, a0, a1, a2], planes, scores);
+        self.scores_file = Some(self.wrote(written)?);
         Ok(())
     }
+}
+
+/// Writes planes to a file that is begun with the first.
+fn append(
+    file: Option<TensorFile>,
+    path: &Path,
+    name: &str,
+    shape: [usize; 4],
+    planes: Range<usize>,
+    values: &[f32],
+) -> Result<TensorFile> {
+    let mut file = match file {
+        Some(file) => file,
+        None => TensorFile::begin(OutputFile::create(path)?, name, shape)?,
+    };
+    file.write(planes, values)?;
+    Ok(file)
 }
 
 #[cfg(test)]

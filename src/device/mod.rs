@@ -2,6 +2,7 @@
 
 pub mod cpu;
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::base::{Pool, Result};
@@ -43,33 +44,52 @@ pub enum Decision {
     LastPositive,
 }
 
-/// One run: a preprocessed volume and how its scores return to the caller's grid.
+/// How the mosaic adds tiles up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Accumulators {
+    /// Single precision.
+    #[default]
+    F32,
+    /// Half precision, as nnU-Net's own: half the memory, and labels may differ where scores lie
+    /// within about a thousandth of each other.
+    F16,
+}
+
+/// One run over a prepared volume, and how its scores return to the caller's grid.
 ///
-/// Axes are the network's, the slowest first.
+/// Axes are those the run goes along, the slowest first: axis `n` is the network's `axes[n]`.
 pub struct Job {
-    /// `[channels][shape0][shape1][shape2]`: normalised, resampled.
-    pub volume: Arc<Vec<f32>>,
     /// Input channels.
     pub channels: usize,
     /// Voxels of the volume along each axis, before padding.
     pub shape: [usize; 3],
+    /// The network's axis that each axis is.
+    pub axes: [usize; 3],
     /// Zero voxels before the volume, where it is smaller than a patch.
     pub pad_before: [usize; 3],
-    /// Voxels along each axis with the padding; tiles lie in this box.
-    pub padded: [usize; 3],
-    /// Weight of each voxel of a tile, `[patch0][patch1][patch2]`.
+    /// Planes of the volume that are held at a time.
+    pub volume_planes: usize,
+    /// Weight of each voxel of a tile, `[patch0][patch1][patch2]` in the order of the run's axes.
     pub window: Vec<f32>,
-    /// Planes of the slowest axis that the mosaic holds at a time.
+    /// Planes of the mosaic that are held at a time.
     pub ring_planes: usize,
+    /// The most planes a slab has.
+    pub slab_planes: usize,
     /// What is averaged.
     pub blend: Blend,
+    /// How tiles are added up.
+    pub accumulators: Accumulators,
     /// How scores become a class.
     pub decision: Decision,
     /// For each axis, where each voxel of the finer or coarser output grid lies on the volume's
     /// grid (without padding).
     pub output: [AxisMap; 3],
+    /// The part of the output grid that is wanted; elsewhere classes are 0.
+    pub region: [Range<usize>; 3],
     /// Classes whose probabilities are wanted; may be empty.
     pub probability_classes: Vec<usize>,
+    /// Whether they are wanted on the volume's grid instead of the output's.
+    pub network_probabilities: bool,
     /// Whether the scores on the network's grid are wanted.
     pub scores: bool,
 }
@@ -77,26 +97,44 @@ pub struct Job {
 /// What [`Device::resolve`] fills.
 #[derive(Default)]
 pub struct SlabOutput {
-    /// Class of each voxel, `[slab.output][output1][output2]`.
+    /// Class of each voxel, `[slab.output][output1][output2]`; 0 where no tile was blended.
     pub classes: Vec<u16>,
-    /// `[probability_classes][slab.output][output1][output2]`; empty if none are wanted.
+    /// `[probability_classes][slab.output][output1][output2]`, or with
+    /// [`Job::network_probabilities`] `[probability_classes][slab.planes][shape1][shape2]`; empty
+    /// if none are wanted.
     pub probabilities: Vec<f32>,
     /// Class scores on the volume's grid, `[classes][slab.planes][shape1][shape2]`; empty if not
     /// wanted.
     pub scores: Vec<f32>,
 }
 
+/// A block of memory that is worth naming.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemoryPart {
+    /// What it is for.
+    pub name: &'static str,
+    /// Its size.
+    pub bytes: u64,
+}
+
+impl MemoryPart {
+    /// `bytes` for `name`.
+    pub fn new(name: &'static str, bytes: u64) -> Self {
+        Self { name, bytes }
+    }
+}
+
 /// Everything a device must do. Calls come in the order `load`, then for each run `begin`,
-/// {`gather`, `forward`, `blend`}, `resolve`, `finish`.
+/// {`feed`, `gather`, `forward`, `blend`, `resolve`}, `finish`.
 pub trait Device: Send {
     /// What the device is.
     fn info(&self) -> &DeviceInfo;
 
-    /// Bytes the device will hold for `plan` and `folds` sets of its weights once loaded.
-    fn loaded_bytes(&self, plan: &Plan, folds: usize) -> u64;
+    /// What the device will hold for `plan` and `folds` sets of its weights once loaded.
+    fn loaded_memory(&self, plan: &Plan, folds: usize) -> Vec<MemoryPart>;
 
-    /// Bytes the device will allocate for a run like this one.
-    fn job_bytes(&self, plan: &Plan, folds: usize, job: &JobSize) -> u64;
+    /// What the device will allocate for a run like this one.
+    fn job_memory(&self, plan: &Plan, folds: usize, job: &JobSize) -> Vec<MemoryPart>;
 
     /// Takes over a network: repacks the weights, allocates the arena.
     ///
@@ -110,12 +148,26 @@ pub trait Device: Send {
     /// If memory runs out.
     fn begin(&mut self, job: Job) -> Result<()>;
 
+    /// Takes planes of the volume, `[channels][planes][shape1][shape2]`, in ascending order; those
+    /// that no longer fit the ring are forgotten.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn feed(&mut self, planes: Range<usize>, values: &[f32]) -> Result<()>;
+
     /// Copies a tile out of the volume into the network's input: zero where there is no volume,
     /// reversed along each axis of `mirror`.
     ///
     /// # Errors
     /// If the device fails.
     fn gather(&mut self, tile: &Tile, mirror: [bool; 3]) -> Result<()>;
+
+    /// Seconds that [`Device::forward`] takes: runs the network on what is in its memory, at most
+    /// for about `limit_seconds`, and carries on in proportion to the multiplications.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn measure(&mut self, limit_seconds: f64) -> Result<f64>;
 
     /// Runs the network of one fold on the gathered tile.
     ///
@@ -146,12 +198,14 @@ pub struct JobSize {
     pub channels: usize,
     /// As [`Job::shape`].
     pub shape: [usize; 3],
-    /// As [`Job::padded`].
-    pub padded: [usize; 3],
+    /// As [`Job::volume_planes`].
+    pub volume_planes: usize,
     /// As [`Job::ring_planes`].
     pub ring_planes: usize,
     /// As [`Job::blend`].
     pub blend: Blend,
+    /// As [`Job::accumulators`].
+    pub accumulators: Accumulators,
     /// Voxels along each axis of the output grid.
     pub output: [usize; 3],
     /// The most output planes one slab makes.

@@ -109,6 +109,12 @@ impl Model {
         PartWeights { model: self, part }
     }
 
+    /// Lets go of the mapped pages that reading weights brought into memory; they come back from
+    /// the file when they are read again.
+    pub(crate) fn release_pages(&self) {
+        self.tensors.release_pages();
+    }
+
     /// What a part asks of its input.
     pub fn recipe(&self, part: usize) -> Recipe {
         let part = &self.package.parts[part];

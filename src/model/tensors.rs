@@ -33,6 +33,10 @@ pub(super) struct Known {
 }
 
 impl Tensors {
+    pub(super) fn release_pages(&self) {
+        self.bytes.release_pages();
+    }
+
     /// Reads the header; returns the tensors' places and the package's document.
     pub(super) fn read(origin: &str, bytes: Bytes) -> Result<(Self, String)> {
         let damaged = |error: safetensors::SafeTensorError| {

@@ -2,22 +2,12 @@
 
 use std::ops::Range;
 
+use super::probabilities::Handover;
 use super::{Export, LabelMap, RunOptions};
 use crate::base::error::filled;
 use crate::base::{Error, Result};
-use crate::device::SlabOutput;
 use crate::model::{Model, Output};
 use crate::volume::Placement;
-
-/// Labels and probabilities as they come back, part by part and slab by slab.
-pub(super) struct Restored {
-    pub(super) labels: LabelMap,
-    /// `[wanted labels][k][j][i]`
-    pub(super) probabilities: Vec<f32>,
-    /// Part and row of its head of each.
-    wanted: Vec<(usize, usize)>,
-    voxels: usize,
-}
 
 /// The part whose head has a row for a label value, and that row: the last one that does, for it
 /// is right.
@@ -83,63 +73,49 @@ pub(super) fn class_values(model: &Model, part: usize) -> Vec<u16> {
     background.into_iter().chain(output.values().iter().map(|&value| value as u16)).collect()
 }
 
-impl Restored {
-    pub(super) fn new(model: &Model, options: &RunOptions, dims: [usize; 3]) -> Result<Self> {
-        let wanted = wanted(model, options)?;
-        let voxels = dims.iter().product::<usize>();
-        let labels = if fits_byte(model) {
-            LabelMap::U8(filled("label map", voxels, 0)?)
-        } else {
-            LabelMap::U16(filled("label map", voxels, 0)?)
-        };
-        let mut probabilities = filled("probabilities", wanted.len() * voxels, 0.0)?;
-        // Outside the non-zero box there is only background.
-        let maps = probabilities.chunks_mut(voxels.max(1));
-        for (map, _) in maps.zip(&options.probabilities).filter(|(_, value)| **value == 0) {
-            map.fill(1.0);
-        }
-        Ok(Self { labels, probabilities, wanted, voxels })
-    }
+/// A part's probabilities on their way to the caller, and the rows of its head that they are.
+pub(super) fn handover(
+    model: &Model,
+    options: &RunOptions,
+    part: usize,
+) -> Result<(Handover, Vec<usize>)> {
+    let wanted = wanted(model, options)?;
+    let own = wanted.iter().enumerate().filter(|(_, (of, _))| *of == part);
+    let (labels, rows): (Vec<usize>, Vec<usize>) =
+        own.map(|(label, (_, row))| (label, *row)).unzip();
+    // Where every channel is zero there is only background.
+    let value = |&label: &usize| f32::from(u8::from(options.probabilities[label] == 0));
+    let outside = labels.iter().map(value).collect();
+    Ok((Handover::new(labels, outside), rows))
+}
 
-    /// Rows of a part's head whose probabilities are wanted.
-    pub(super) fn probability_classes(&self, part: usize) -> Vec<usize> {
-        self.wanted.iter().filter(|(of, _)| *of == part).map(|(_, row)| *row).collect()
+impl LabelMap {
+    /// A map of background.
+    pub(super) fn empty(model: &Model, dims: [usize; 3]) -> Result<Self> {
+        let voxels = dims.iter().product::<usize>();
+        Ok(if fits_byte(model) {
+            Self::U8(filled("label map", voxels, 0)?)
+        } else {
+            Self::U16(filled("label map", voxels, 0)?)
+        })
     }
 
     /// Puts the labels of `planes` at their places, over what earlier parts found.
     pub(super) fn paste(&mut self, placement: &Placement, planes: Range<usize>, values: &[u16]) {
         let found = |value: &u16| *value != 0;
-        match &mut self.labels {
-            LabelMap::U8(labels) => {
+        match self {
+            Self::U8(labels) => {
                 placement.paste(planes, values, labels, found, |value| value as u8);
             }
-            LabelMap::U16(labels) => placement.paste(planes, values, labels, found, |value| value),
-        }
-    }
-
-    /// Puts the probabilities of a part's slab at their places.
-    pub(super) fn paste_probabilities(
-        &mut self,
-        part: usize,
-        placement: &Placement,
-        planes: &Range<usize>,
-        output: &SlabOutput,
-    ) {
-        if output.classes.is_empty() {
-            return;
-        }
-        let maps = self.probabilities.chunks_mut(self.voxels).zip(&self.wanted);
-        let maps = maps.filter(|(_, (of, _))| *of == part).map(|(map, _)| map);
-        for (map, values) in maps.zip(output.probabilities.chunks(output.classes.len())) {
-            placement.paste(planes.clone(), values, map, |_| true, |value| value);
+            Self::U16(labels) => placement.paste(planes, values, labels, found, |value| value),
         }
     }
 
     /// Drops the labels that are not wanted.
     pub(super) fn keep(&mut self, keep: &[u32]) {
         let dropped = |value: u32| !keep.contains(&value);
-        match &mut self.labels {
-            LabelMap::U8(labels) => {
+        match self {
+            Self::U8(labels) => {
                 let table: [u8; 256] =
                     std::array::from_fn(
                         |value| {
@@ -148,7 +124,7 @@ impl Restored {
                     );
                 labels.iter_mut().for_each(|label| *label = table[usize::from(*label)]);
             }
-            LabelMap::U16(labels) => {
+            Self::U16(labels) => {
                 labels
                     .iter_mut()
                     .filter(|label| dropped(u32::from(**label)))

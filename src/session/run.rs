@@ -1,26 +1,26 @@
-//! The session and its one loop.
+//! The session: a model on a device, and its runs.
 
 use std::collections::HashMap;
-use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, TryLockError};
 use std::time::Instant;
 
-use super::labels::{self, Restored};
-use super::size::{self, Sized};
+use super::part::{Input, Kept, Supply, Target};
+use super::size::{self, Sizing};
 use super::{
-    Estimate, Export, Level, Observer, Phase, Progress, Report, RunOptions, Segmentation,
-    SessionOptions, postprocess,
+    Estimate, LabelMap, Level, Observer, Phase, Progress, Report, RunOptions, Segmentation,
+    SessionOptions, postprocess, region,
 };
 use crate::base::error::filled;
 use crate::base::{Error, Pool, Result};
-use crate::device::{self, Decision, Device, DeviceInfo, Job, SlabOutput};
-use crate::model::{Model, Output, Part};
+use crate::device::{self, Device, DeviceInfo};
+use crate::model::{Model, Part};
 use crate::net::Plan;
-use crate::volume::labels::resample_labels;
-use crate::volume::resample::axis_maps;
-use crate::volume::{AxisMap, Placement, Prepared, Recipe, VolumeView, add_labels, prepare};
-use crate::window::{self, Schedule, Step};
+use crate::volume::{Found, Planes, Preparation, Recipe, VolumeView};
+use crate::window;
+
+/// Seconds that measuring one part of a model takes, about.
+const MEASURE_SECONDS: f64 = 1.0;
 
 /// A model made ready on one device: plans, an arena, threads.
 ///
@@ -33,8 +33,6 @@ pub struct Session {
     pool: Arc<Pool>,
     device: Mutex<Loaded>,
     info: DeviceInfo,
-    /// Of each part.
-    loaded_bytes: Vec<u64>,
     host_budget_bytes: Option<u64>,
     cancelled: AtomicBool,
 }
@@ -43,6 +41,8 @@ pub struct Session {
 struct Loaded {
     device: Box<dyn Device>,
     part: Option<usize>,
+    /// Seconds of a network pass of each part, once measured.
+    pass_seconds: Option<Vec<f64>>,
 }
 
 impl Loaded {
@@ -50,6 +50,7 @@ impl Loaded {
         if self.part != Some(part) {
             self.part = None;
             self.device.load(Arc::clone(plan), &model.weights(part))?;
+            model.release_pages();
             self.part = Some(part);
         }
         Ok(())
@@ -69,12 +70,16 @@ impl Session {
         let plans = parts
             .map(|part| Ok(Arc::new(Plan::new(model.network(part).clone())?)))
             .collect::<Result<Vec<_>>>()?;
-        let mut loaded =
-            Loaded { device: device::open(options.device, Arc::clone(&pool)), part: None };
-        let bytes =
-            |(plan, part): (&Arc<Plan>, &Part)| loaded.device.loaded_bytes(plan, part.folds.len());
-        let loaded_bytes: Vec<u64> = plans.iter().zip(&model.package().parts).map(bytes).collect();
-        let most = loaded_bytes.iter().copied().max().unwrap_or(0);
+        let mut loaded = Loaded {
+            device: device::open(options.device, Arc::clone(&pool)),
+            part: None,
+            pass_seconds: None,
+        };
+        let bytes = |(plan, part): (&Arc<Plan>, &Part)| -> u64 {
+            let memory = loaded.device.loaded_memory(plan, part.folds.len());
+            memory.iter().map(|part| part.bytes).sum()
+        };
+        let most = plans.iter().zip(&model.package().parts).map(bytes).max().unwrap_or(0);
         size::obey(options.host_budget_bytes, most, "the network")?;
         loaded.load(0, &plans[0], &model)?;
         Ok(Self {
@@ -83,7 +88,6 @@ impl Session {
             plans,
             pool,
             device: Mutex::new(loaded),
-            loaded_bytes,
             host_budget_bytes: options.host_budget_bytes,
             cancelled: AtomicBool::new(false),
         })
@@ -104,21 +108,44 @@ impl Session {
         self.pool.threads()
     }
 
-    /// What a run on `volume` would need, at most; reads no voxel.
+    /// What a run on `volume` would need, at most, and how it would go about it within the
+    /// session's budget, or as lean as it can if that does not suffice. Reads no voxel.
     ///
     /// # Errors
     /// [`Error::Busy`] during a run; [`Error::Argument`] if volume or options can't be used.
     pub fn estimate(&self, volume: &VolumeView, options: &RunOptions) -> Result<Estimate> {
         let loaded = self.lock()?;
-        Ok(total(&self.sizes(&*loaded.device, volume, options)?))
+        self.sized(&*loaded.device, volume, options)
+    }
+
+    /// Seconds that the network passes of `estimate` will take, from a trial of about a second for
+    /// each part of the model, made once. What surrounds the network is not counted; it usually
+    /// takes less than a tenth.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] during a run; [`Error::Format`] if the model's weights can't be read.
+    pub fn network_seconds(&self, estimate: &Estimate) -> Result<f64> {
+        let mut loaded = self.lock()?;
+        if loaded.pass_seconds.is_none() {
+            let mut seconds = Vec::new();
+            // The first part last, for a run begins with it.
+            for part in (0..self.plans.len()).rev() {
+                loaded.load(part, &self.plans[part], &self.model)?;
+                seconds.push(loaded.device.measure(MEASURE_SECONDS)?);
+            }
+            seconds.reverse();
+            loaded.pass_seconds = Some(seconds);
+        }
+        let seconds = loaded.pass_seconds.iter().flatten();
+        Ok(seconds.zip(&estimate.part_passes).map(|(each, &passes)| each * passes as f64).sum())
     }
 
     /// Segments `volume`.
     ///
     /// # Errors
     /// [`Error::Busy`] if a run is on; [`Error::Argument`] if volume or options can't be used;
-    /// [`Error::Memory`] before anything is allocated if the budget is too small;
-    /// [`Error::Cancelled`]; and whatever `observer` returns.
+    /// [`Error::Memory`] before anything is allocated if the budget is too small, with the
+    /// smallest that would do; [`Error::Cancelled`]; and whatever `observer` returns.
     pub fn run(
         &self,
         volume: &VolumeView,
@@ -127,24 +154,23 @@ impl Session {
     ) -> Result<Segmentation> {
         let mut loaded = self.lock()?;
         self.cancelled.store(false, Ordering::Relaxed);
-        let parts = self.sizes(&*loaded.device, volume, options)?;
-        let host_bytes = total(&parts).host_bytes;
-        size::obey(self.host_budget_bytes, host_bytes, "segmenting this volume")?;
+        let estimate = self.sized(&*loaded.device, volume, options)?;
+        let what = "segmenting this volume";
+        size::obey(self.budget(options), estimate.least_host_bytes, what)?;
         let mut run = Run {
             session: self,
             options,
             observer,
             started: Instant::now(),
             done: 0,
-            total: parts.iter().map(|part| part.passes).sum(),
-            expected: parts.iter().map(|part| part.passes).collect(),
-            report: Report { estimated_host_bytes: host_bytes, ..Report::default() },
+            total: estimate.passes,
+            report: Report { estimate, ..Report::default() },
         };
-        let restored = run.segment(&mut loaded, volume);
+        let labels = run.segment(&mut loaded, volume);
         loaded.device.finish();
-        let Restored { labels, probabilities, .. } = restored?;
+        let labels = labels?;
         run.report.total_seconds = run.started.elapsed().as_secs_f64();
-        Ok(Segmentation { labels, probabilities, report: run.report })
+        Ok(Segmentation { labels, report: run.report })
     }
 
     /// Asks the run that is on, if any, to stop after its current tile; from any thread.
@@ -161,37 +187,31 @@ impl Session {
         })
     }
 
-    /// What each part needs.
-    fn sizes(
+    fn sized(
         &self,
         device: &dyn Device,
         volume: &VolumeView,
         options: &RunOptions,
-    ) -> Result<Vec<Estimate>> {
-        let size = |(index, part): (usize, &Part)| {
-            let sized = Sized {
-                part: index,
-                plan: &self.plans[index],
-                loaded_bytes: self.loaded_bytes[index],
-                passes_per_tile: mirrors(part, options).len() * part.folds.len(),
-            };
-            size::estimate(&self.model, &sized, device, volume, options)
+    ) -> Result<Estimate> {
+        let passes = |part: &Part| mirrors(part, options).len() * part.folds.len();
+        let sizing = Sizing {
+            model: &self.model,
+            plans: &self.plans,
+            device,
+            threads: self.pool.threads(),
+            passes_per_tile: self.model.package().parts.iter().map(passes).collect(),
         };
-        self.model.package().parts.iter().enumerate().map(size).collect()
+        sizing.estimate(volume, options, self.budget(options))
     }
-}
 
-/// What parts need that run one after the other.
-fn total(parts: &[Estimate]) -> Estimate {
-    Estimate {
-        tiles: parts.iter().map(|part| part.tiles).sum(),
-        passes: parts.iter().map(|part| part.passes).sum(),
-        host_bytes: parts.iter().map(|part| part.host_bytes).max().unwrap_or(0),
+    /// Bytes of the budget that are left for the session and a run.
+    fn budget(&self, options: &RunOptions) -> Option<u64> {
+        self.host_budget_bytes.map(|bytes| bytes.saturating_sub(options.taken_bytes))
     }
 }
 
 /// The reversals that are averaged, none of them first.
-fn mirrors(part: &Part, options: &RunOptions) -> Vec<[bool; 3]> {
+pub(super) fn mirrors(part: &Part, options: &RunOptions) -> Vec<[bool; 3]> {
     let axes: &[usize] = if options.mirror { &part.mirror_axes } else { &[] };
     (0..1usize << axes.len())
         .map(|set| {
@@ -203,178 +223,127 @@ fn mirrors(part: &Part, options: &RunOptions) -> Vec<[bool; 3]> {
 }
 
 /// The state of one run.
-struct Run<'a> {
+pub(super) struct Run<'a> {
     session: &'a Session,
-    options: &'a RunOptions,
-    observer: &'a mut dyn Observer,
+    pub(super) options: &'a RunOptions,
+    pub(super) observer: &'a mut dyn Observer,
     started: Instant,
     done: usize,
     total: usize,
-    /// Passes that were estimated for each part.
-    expected: Vec<usize>,
-    report: Report,
+    pub(super) report: Report,
 }
 
 /// What a part of the model found that later parts ask for: label values, `[k][j][i]`.
 type Earlier = HashMap<usize, Vec<u16>>;
 
 impl Run<'_> {
-    fn segment(&mut self, loaded: &mut Loaded, volume: &VolumeView) -> Result<Restored> {
+    pub(super) fn model(&self) -> &Arc<Model> {
+        &self.session.model
+    }
+
+    fn segment(&mut self, loaded: &mut Loaded, volume: &VolumeView) -> Result<LabelMap> {
         let model = Arc::clone(&self.session.model);
         let package = model.package();
-        let mut restored = Restored::new(&model, self.options, volume.dims)?;
+        let mut labels = LabelMap::empty(&model, volume.dims)?;
         let mut earlier = Earlier::new();
-        let mut kept: Option<(Recipe, Prepared)> = None;
+        let mut prepared: Option<((Recipe, [usize; 3]), Preparation)> = None;
+        let mut kept = Kept::new();
         for part in 0..package.parts.len() {
-            let input = self.prepare(part, volume, &mut kept, &earlier)?;
-            loaded.load(part, &self.session.plans[part], &model)?;
-            let found = if package.is_final(part) {
-                None
-            } else {
-                Some(earlier.entry(part).insert_entry(filled("label map", volume.voxels(), 0)?))
-            };
-            let device = &mut *loaded.device;
-            match found {
-                None => {
-                    let mut target = Target::Result(&mut restored);
-                    self.part(part, device, input, &mut target)?;
-                }
-                Some(mut found) => {
-                    let mut target = Target::Earlier(found.get_mut());
-                    self.part(part, device, input, &mut target)?;
-                }
+            let ordered = size::ordered(&model, part, volume, self.options)?;
+            let same = prepared.as_ref().is_some_and(|(other, _)| *other == ordered);
+            if !same {
+                kept.clear();
+                prepared.take();
+                prepared = Some((ordered.clone(), self.prepare(volume, &ordered.0)?));
             }
-            device.finish();
+            let Some((_, preparation)) = &prepared else { continue };
+            loaded.load(part, &self.session.plans[part], &model)?;
+            let mut found = match package.is_final(part) {
+                true => None,
+                false => Some(filled("label map", volume.voxels(), 0)?),
+            };
+            let previous = package.previous(part);
+            let structures =
+                previous.map(|part| package.parts[part].output.structures()).unwrap_or_default();
+            let added = previous
+                .and_then(|part| earlier.get(&part))
+                .map(|labels| Found { labels, structures: &structures });
+            let supply = if kept.is_empty() {
+                let planes = Planes::new(volume, preparation, added, &self.session.pool)?;
+                let keep = self.report.estimate.choices.keep_prepared;
+                Supply::Made(planes, keep.then_some(&mut kept))
+            } else {
+                Supply::Kept(&kept)
+            };
+            let channels = volume.channels + structures.len();
+            let input = Input { prepared: preparation, supply, channels, order: ordered.1 };
+            let target = match &mut found {
+                None => Target::Result(&mut labels),
+                Some(found) => Target::Earlier(found),
+            };
+            self.part(part, &mut *loaded.device, input, target)?;
+            loaded.device.finish();
+            if let Some(found) = found {
+                earlier.insert(part, found);
+            }
         }
+        drop((prepared, kept, earlier));
         self.check(Phase::Restore)?;
+        region::clear_outside(self.options.region.as_ref(), &mut labels);
         if !self.options.raw {
             for step in &package.postprocessing {
-                postprocess::apply(step, &mut restored.labels, volume)?;
+                postprocess::apply(step, &mut labels, volume)?;
             }
         }
         if let Some(keep) = &self.options.keep {
-            restored.keep(keep);
+            labels.keep(keep);
         }
-        Ok(restored)
+        Ok(labels)
     }
 
-    /// What a part is given; `kept` is what the part before was given, without its labels.
-    fn prepare(
-        &mut self,
-        part: usize,
-        volume: &VolumeView,
-        kept: &mut Option<(Recipe, Prepared)>,
-        earlier: &Earlier,
-    ) -> Result<Prepared> {
-        self.check(Phase::Prepare)?;
-        let model = &*self.session.model;
-        let package = model.package();
-        let recipe = model.recipe(part);
+    fn prepare(&mut self, volume: &VolumeView, recipe: &Recipe) -> Result<Preparation> {
         let clock = Instant::now();
-        let shared = kept.take().filter(|(of, _)| *of == recipe).map(|(_, prepared)| prepared);
-        let mut prepared = match shared {
-            Some(prepared) => prepared,
-            None => prepare(volume, &recipe, &self.session.pool)?,
-        };
-        if part + 1 < package.parts.len() {
-            *kept = Some((recipe.clone(), prepared.clone()));
-        }
-        if let Some(previous) = package.previous(part) {
-            let structures = package.parts[previous].output.structures();
-            prepared = add_labels(prepared, volume, &recipe, &earlier[&previous], &structures)?;
-        }
+        let session = self.session;
+        let mut check = || self.check(Phase::Prepare);
+        let prepared = Preparation::new(volume, recipe, &session.pool, &mut check)?;
         self.report.prepare_seconds += clock.elapsed().as_secs_f64();
-        self.observer.preprocessed(part, &prepared.data, prepared.channels, prepared.shape)?;
         Ok(prepared)
     }
 
-    /// Runs one part of the model.
-    fn part(
+    /// Counts what a part is about to run, and tells the user.
+    pub(super) fn began(
         &mut self,
         index: usize,
-        device: &mut dyn Device,
-        prepared: Prepared,
-        target: &mut Target,
-    ) -> Result<()> {
-        let model = Arc::clone(&self.session.model);
-        let part = &model.package().parts[index];
-        let (shape, placement) = (prepared.shape, prepared.placement.clone());
-        let by_scores = self.options.export == Export::Scores;
-        let (to_native, output) = if by_scores {
-            (None, prepared.output.clone())
-        } else {
-            let mut to_native = prepared.output.clone();
-            if self.options.export == Export::NearestLabels {
-                to_native = axis_maps(shape, placement.shape(), 0, None);
-            }
-            (Some(to_native), axis_maps(shape, shape, 0, None))
-        };
-        let schedule = window::schedule(shape, part.patch, self.options.step, &output[0])?;
-        let mirrors = mirrors(part, self.options);
-        let passes = schedule.tiles.len() * mirrors.len() * part.folds.len();
-        self.total = self.total + passes - self.expected[index];
-        self.report.tiles += schedule.tiles.len();
-        self.report.passes += passes;
-        self.report.network_shape = shape;
-        self.announce(index, shape, schedule.tiles.len());
-
-        let wanted = match target {
-            Target::Result(restored) => restored.probability_classes(index),
-            Target::Earlier(_) => Vec::new(),
-        };
-        let values = labels::class_values(&model, index);
-        device.begin(self.job(part, prepared, output, &schedule, wanted)?)?;
-        let mut labels = Vec::new();
-        let mut output = SlabOutput::default();
-        for step in &schedule.steps {
-            match step {
-                Step::Tile(tile) => {
-                    for &mirror in &mirrors {
-                        let tile = &schedule.tiles[*tile];
-                        self.pass(device, tile, mirror, part.folds.len())?;
-                    }
-                }
-                Step::Resolve(slab) => {
-                    self.check(Phase::Tiles)?;
-                    let clock = Instant::now();
-                    device.resolve(slab, &mut output)?;
-                    output
-                        .classes
-                        .iter_mut()
-                        .for_each(|class| *class = values[usize::from(*class)]);
-                    if by_scores {
-                        target.paste(index, &placement, &slab.output, &output);
-                    } else {
-                        labels.extend_from_slice(&output.classes);
-                    }
-                    self.scores(index, &output, slab.planes.clone(), shape)?;
-                    self.report.resolve_seconds += clock.elapsed().as_secs_f64();
-                }
-            }
-        }
-        if let Some(maps) = to_native {
-            let classes = resample_labels(&labels, shape, &maps, part.generation)?;
-            let output = SlabOutput { classes, ..SlabOutput::default() };
-            target.paste(index, &placement, &(0..placement.shape()[0]), &output);
-        }
-        Ok(())
-    }
-
-    /// Tells the user what is about to run.
-    fn announce(&mut self, index: usize, [a, b, c]: [usize; 3], tiles: usize) {
+        shape: [usize; 3],
+        order: [usize; 3],
+        tiles: usize,
+        passes: usize,
+    ) {
+        self.total = self.total + passes - self.report.estimate.part_passes[index];
+        self.report.tiles += tiles;
+        let mut network = [0; 3];
+        order.iter().zip(shape).for_each(|(&axis, extent)| network[axis] = extent);
+        self.report.network_shape = network;
         let package = self.session.model.package();
         let part = match package.parts.as_slice() {
             [_] => String::new(),
             parts => format!("{}: ", parts[index].name),
         };
+        let [a, b, c] = network;
         self.observer.message(Level::Info, &format!("{part}{a} x {b} x {c} voxels, {tiles} tiles"));
         if let (0, Some(notice)) = (index, package.demo_notice()) {
             self.observer.message(Level::Warning, &notice);
         }
     }
 
+    /// Counts a tile that is not run.
+    pub(super) fn skipped(&mut self, passes: usize) {
+        self.done += passes;
+        self.report.skipped_tiles += 1;
+    }
+
     /// Runs the network of every fold on one tile.
-    fn pass(
+    pub(super) fn pass(
         &mut self,
         device: &mut dyn Device,
         tile: &window::Tile,
@@ -391,54 +360,14 @@ impl Run<'_> {
             let clock = Instant::now();
             device.blend(tile, mirror, fold)?;
             self.report.blend_seconds += clock.elapsed().as_secs_f64();
+            self.report.passes += 1;
             self.done += 1;
         }
         Ok(())
     }
 
-    fn job(
-        &self,
-        part: &Part,
-        prepared: Prepared,
-        output: [AxisMap; 3],
-        schedule: &Schedule,
-        probability_classes: Vec<usize>,
-    ) -> Result<Job> {
-        Ok(Job {
-            volume: prepared.data,
-            channels: prepared.channels,
-            shape: prepared.shape,
-            pad_before: schedule.pad_before,
-            padded: schedule.padded,
-            window: window::weights(part.patch, part.generation, schedule.tiles.len())?,
-            ring_planes: schedule.ring_planes,
-            blend: size::blend(part),
-            decision: match part.output {
-                Output::Classes(_) => Decision::Highest,
-                Output::Regions(_) => Decision::LastPositive,
-            },
-            output,
-            probability_classes,
-            scores: self.options.scores,
-        })
-    }
-
-    fn scores(
-        &mut self,
-        part: usize,
-        output: &SlabOutput,
-        planes: Range<usize>,
-        shape: [usize; 3],
-    ) -> Result<()> {
-        if output.scores.is_empty() {
-            return Ok(());
-        }
-        let classes = self.session.plans[part].network.classes;
-        self.observer.scores(part, &output.scores, classes, planes, shape)
-    }
-
     /// Reports progress; an error if the run is to stop.
-    fn check(&mut self, phase: Phase) -> Result<()> {
+    pub(super) fn check(&mut self, phase: Phase) -> Result<()> {
         let progress = Progress {
             phase,
             done: self.done,
@@ -450,33 +379,5 @@ impl Run<'_> {
             return Err(Error::Cancelled);
         }
         Ok(())
-    }
-}
-
-/// Where a part's labels go.
-enum Target<'a> {
-    /// To the caller.
-    Result(&'a mut Restored),
-    /// To a later part.
-    Earlier(&'a mut Vec<u16>),
-}
-
-impl Target<'_> {
-    fn paste(
-        &mut self,
-        part: usize,
-        placement: &Placement,
-        planes: &Range<usize>,
-        output: &SlabOutput,
-    ) {
-        match self {
-            Self::Result(restored) => {
-                restored.paste(placement, planes.clone(), &output.classes);
-                restored.paste_probabilities(part, placement, planes, output);
-            }
-            Self::Earlier(labels) => {
-                placement.paste(planes.clone(), &output.classes, labels, |_| true, |value| value);
-            }
-        }
     }
 }

@@ -1,13 +1,13 @@
-//! What a run needs, known before it starts.
+//! What a run needs, known before it starts, and how it stays within a budget.
 
 use super::labels::{fits_byte, wanted};
-use super::{Estimate, Export, RunOptions, postprocess};
+use super::{Choices, Estimate, Export, RunOptions, air, postprocess, region};
 use crate::base::{Error, Result};
-use crate::device::{Blend, Device, JobSize};
+use crate::device::{Blend, Device, JobSize, MemoryPart};
 use crate::model::{self, Model, Part};
 use crate::net::Plan;
-use crate::volume::{VolumeView, prepare_bytes};
-use crate::window;
+use crate::volume::{Grids, Recipe, VolumeView, preparation_bytes, prepare, stream};
+use crate::window::{self, Grain};
 
 /// What plans, lists and names hold beside the large buffers.
 const SMALL_BYTES: u64 = 256 << 10;
@@ -15,6 +15,8 @@ const SMALL_BYTES: u64 = 256 << 10;
 const TILE_BYTES: usize = 128;
 /// An entry of an axis map.
 const MAP_BYTES: usize = 12;
+/// The most planes that become labels at a time.
+const SLAB_PLANES: usize = 4;
 
 /// An error if `needed_bytes` is more than the budget allows.
 pub(super) fn obey(budget_bytes: Option<u64>, needed_bytes: u64, what: &str) -> Result<()> {
@@ -34,80 +36,193 @@ pub(super) fn blend(part: &Part) -> Blend {
     }
 }
 
-/// A part of a model and what it runs with.
-pub(super) struct Sized<'a> {
-    pub(super) part: usize,
-    pub(super) plan: &'a Plan,
-    pub(super) loaded_bytes: u64,
-    pub(super) passes_per_tile: usize,
+/// How finely a run goes.
+pub(super) fn grain(choices: Choices) -> Grain {
+    Grain { feed_planes: prepare::PIECE_PLANES, slab_planes: choices.slab_planes }
 }
 
-/// What one part of a run needs, as upper bounds: the non-zero box is not known yet.
-pub(super) fn estimate(
+/// What a part asks of its input, with its axes in the order a run goes along, and this order.
+pub(super) fn ordered(
     model: &Model,
-    sized: &Sized,
-    device: &dyn Device,
+    part: usize,
     volume: &VolumeView,
     options: &RunOptions,
-) -> Result<Estimate> {
-    let package = model.package();
-    let part = &package.parts[sized.part];
-    let prepare = prepare_bytes(volume, &model.recipe(sized.part))?;
-    let probabilities = wanted(model, options)?;
-    let tiles = window::tile_count(prepare.shape, part.patch, options.step)?;
-    let (shape, patch) = (prepare.shape, part.patch);
-    let native = prepare.native;
-    let slab_planes = shape[0].min(window::SLAB_PLANES);
-    let output = if options.export == Export::Scores { native } else { shape };
-    // The planes between a slab's, and those beyond the volume's first and last.
-    let output_planes = output[0].min((slab_planes + 1) * output[0] / shape[0] + 2);
-    let job = JobSize {
-        channels: part.architecture.input_channels,
-        shape,
-        padded: std::array::from_fn(|axis| shape[axis].max(patch[axis])),
-        // One plane before a patch is kept for interpolation.
-        ring_planes: shape[0].min(patch[0]) + usize::from(shape[0] > patch[0]),
-        blend: blend(part),
-        output,
-        output_planes,
-        slab_planes,
-        probability_classes: probabilities.iter().filter(|(p, _)| *p == sized.part).count(),
-        scores: options.scores,
+) -> Result<(Recipe, [usize; 3])> {
+    let recipe = model.recipe(part);
+    let shape = Grids::whole(volume, &recipe)?.shape;
+    // What is shown on the way is shown in the network's order.
+    let order = match options.scores || options.preprocessed {
+        true => [0, 1, 2],
+        false => window::sweep(shape, model.package().parts[part].patch),
     };
-    let count = |shape: [usize; 3]| shape.iter().product::<usize>() as u64;
-    let voxels = count(volume.dims);
-    let slab_voxels = (output_planes * output[1] * output[2]) as u64;
-    // The map, a slab on its way, and the map of an earlier part.
-    let label_bytes = if fits_byte(model) { 1 } else { 2 };
-    let earlier = if package.parts.iter().any(|part| part.previous.is_some()) { 2 } else { 0 };
-    let mut result = (label_bytes + earlier) * voxels
-        + 2 * slab_voxels
-        + 4 * probabilities.len() as u64 * voxels;
-    if options.export != Export::Scores {
-        result += 2 * (count(shape) + count(native));
-    }
-    // The labels of an earlier part, on its way to channels, and the channels.
-    let added = match part.previous {
-        None => 0,
-        Some(_) => {
-            let all = part.architecture.input_channels as u64 * 4 * count(shape);
-            2 * (count(native) + count(shape)) + all
+    Ok((recipe.ordered(order), order))
+}
+
+/// Whether a part's prepared volume can serve the next part.
+pub(super) fn shared(model: &Model, volume: &VolumeView, options: &RunOptions) -> Result<bool> {
+    let parts = &model.package().parts;
+    let plain = parts.iter().all(|part| part.previous.is_none());
+    let recipes: Vec<_> = (0..parts.len())
+        .map(|part| ordered(model, part, volume, options))
+        .collect::<Result<_>>()?;
+    Ok(plain && recipes.windows(2).any(|pair| pair[0] == pair[1]))
+}
+
+/// What runs of a model are sized by.
+pub(super) struct Sizing<'a> {
+    pub(super) model: &'a Model,
+    pub(super) plans: &'a [std::sync::Arc<Plan>],
+    pub(super) device: &'a dyn Device,
+    pub(super) threads: usize,
+    /// Network passes for each tile, of each part.
+    pub(super) passes_per_tile: Vec<usize>,
+}
+
+impl Sizing<'_> {
+    /// The most generous way to run within a budget; the leanest if none fits.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if volume or options can't be used.
+    pub(super) fn estimate(
+        &self,
+        volume: &VolumeView,
+        options: &RunOptions,
+        budget_bytes: Option<u64>,
+    ) -> Result<Estimate> {
+        let mut ways = Vec::new();
+        if shared(self.model, volume, options)? {
+            ways.push(Choices { slab_planes: SLAB_PLANES, keep_prepared: true });
         }
-    };
-    // A volume that parts share is kept while one of them runs.
-    let shared = if package.parts.len() > 1 {
-        4 * part.normalization.len() as u64 * count(shape)
-    } else {
-        0
-    };
-    let folds = part.folds.len();
-    let running = device.job_bytes(sized.plan, folds, &job).max(added);
-    let lists = tiles * TILE_BYTES + output.iter().sum::<usize>() * MAP_BYTES;
-    let host_bytes = sized.loaded_bytes
-        + (running + result).max(prepare.peak_bytes + earlier * voxels)
-        + shared
-        + SMALL_BYTES
-        + lists as u64
-        + postprocess::bytes(package, volume.dims);
-    Ok(Estimate { tiles, passes: tiles * sized.passes_per_tile, host_bytes })
+        for slab_planes in [SLAB_PLANES, 2, 1] {
+            ways.push(Choices { slab_planes, keep_prepared: false });
+        }
+        let all: Vec<Estimate> = ways
+            .into_iter()
+            .map(|choices| self.whole(volume, options, choices))
+            .collect::<Result<_>>()?;
+        let least = all.iter().map(|estimate| estimate.host_bytes).min().unwrap_or(0);
+        let fits = |estimate: &&Estimate| budget_bytes.is_none_or(|b| estimate.host_bytes <= b);
+        let leanest = all.iter().find(|estimate| estimate.host_bytes == least);
+        let chosen = all.iter().find(fits).or(leanest).cloned().unwrap_or_default();
+        Ok(Estimate { least_host_bytes: least, ..chosen })
+    }
+
+    /// What parts need that run one after the other.
+    fn whole(
+        &self,
+        volume: &VolumeView,
+        options: &RunOptions,
+        choices: Choices,
+    ) -> Result<Estimate> {
+        let mut all = Estimate { choices, ..Estimate::default() };
+        for (index, &passes_per_tile) in self.passes_per_tile.iter().enumerate() {
+            let (tiles, mut memory) = self.part(index, volume, options, choices)?;
+            let bytes = memory.iter().map(|part| part.bytes).sum();
+            if bytes > all.host_bytes {
+                memory.sort_by_key(|part| std::cmp::Reverse(part.bytes));
+                (all.host_bytes, all.memory) = (bytes, memory);
+            }
+            all.tiles += tiles;
+            all.part_passes.push(tiles * passes_per_tile);
+        }
+        all.passes = all.part_passes.iter().sum();
+        Ok(all)
+    }
+
+    /// Tiles and memory of one part, as upper bounds: the non-zero box is not known yet.
+    fn part(
+        &self,
+        index: usize,
+        volume: &VolumeView,
+        options: &RunOptions,
+        choices: Choices,
+    ) -> Result<(usize, Vec<MemoryPart>)> {
+        let package = self.model.package();
+        let part = &package.parts[index];
+        let probabilities = wanted(self.model, options)?;
+        options.region.iter().try_for_each(|wanted| region::check(wanted, volume.dims))?;
+        let (recipe, order) = ordered(self.model, index, volume, options)?;
+        let grids = Grids::whole(volume, &recipe)?;
+        let (shape, native) = (grids.shape, grids.placement.shape());
+        let patch = order.map(|axis| part.patch[axis]);
+        let tiles = window::tile_count(shape, patch, options.step)?;
+        let slab_planes = shape[0].min(choices.slab_planes);
+        let by_scores = options.export == Export::Scores;
+        let output = if by_scores { native } else { shape };
+        let planes_of = |planes: usize| planes.min((slab_planes + 1) * planes / shape[0] + 2);
+        let on_network = options.probability_grid == super::Grid::Network;
+        let own = probabilities.iter().filter(|(of, _)| *of == index).count();
+        let output_planes = planes_of(output[0]);
+        let job = JobSize {
+            channels: part.architecture.input_channels,
+            shape,
+            volume_planes: shape[0].min(patch[0] + prepare::PIECE_PLANES - 1),
+            // One plane before a patch is kept for interpolation.
+            ring_planes: shape[0].min(patch[0]) + usize::from(shape[0] > patch[0]),
+            blend: blend(part),
+            accumulators: options.accumulators,
+            output,
+            output_planes: if on_network { output_planes.max(slab_planes) } else { output_planes },
+            slab_planes,
+            probability_classes: own,
+            scores: options.scores,
+        };
+        let count = |shape: [usize; 3]| shape.iter().product::<usize>() as u64;
+        let voxels = count(volume.dims);
+        let label_bytes = if fits_byte(self.model) { 1 } else { 2 };
+        let earlier = package.parts.iter().filter(|part| part.previous.is_some()).count() as u64;
+        let kept = match choices.keep_prepared {
+            true => 4 * part.normalization.len() as u64 * count(shape),
+            false => 0,
+        };
+        let across = tiles / window::tile_starts(shape[0], patch[0], options.step).len().max(1);
+        let lists = tiles * (TILE_BYTES + 1)
+            + (native.iter().sum::<usize>() + 4 * shape.iter().sum::<usize>()) * MAP_BYTES * 3;
+        let air = match options.skip_air_below {
+            Some(_) => air::bytes(shape, across),
+            None => 0,
+        };
+        let mut always = self.device.loaded_memory(&self.plans[index], part.folds.len());
+        always.extend([
+            MemoryPart::new("label map", label_bytes * voxels),
+            MemoryPart::new("labels of earlier parts", 2 * earlier * voxels),
+            MemoryPart::new("prepared volume", kept),
+            MemoryPart::new("lists", SMALL_BYTES + lists as u64 + air),
+        ]);
+        let prepared = preparation_bytes(&grids, &recipe, self.threads);
+        let mut running = self.device.job_memory(&self.plans[index], part.folds.len(), &job);
+        let channels = part.architecture.input_channels;
+        let mut made = stream::bytes(&grids, &recipe, channels, self.threads);
+        if recipe.generation == crate::volume::Generation::V1 {
+            made += 3 * (shape[1] * shape[2]) as u64 * self.threads as u64;
+        }
+        running.push(MemoryPart::new("planes on their way to the network's grid", prepared + made));
+        // A slab in the order of the caller's axes, with what was cropped around it.
+        if own > 0 {
+            let across = match on_network {
+                true => (slab_planes * shape[1] * shape[2]) as u64,
+                false => (output_planes * native[1] * native[2]) as u64,
+            };
+            let crop = if on_network { 0 } else { voxels };
+            // A crop may leave a whole side to one slab.
+            running.push(MemoryPart::new(
+                "probabilities on their way",
+                4 * own as u64 * across.max(crop.min(across * 4)),
+            ));
+        }
+        if !by_scores {
+            let plane = (2 * shape[1] * shape[2]) as u64;
+            let native_planes = planes_of(native[0]) as u64;
+            let pending = (2 * slab_planes as u64 + 1) * plane
+                + 2 * native_planes * (native[1] * native[2]) as u64;
+            running.push(MemoryPart::new("labels on their way", pending));
+        }
+        let preparing = vec![MemoryPart::new("looking at the volume", prepared)];
+        let cleaning =
+            vec![MemoryPart::new("post-processing", postprocess::bytes(package, volume.dims))];
+        let size = |parts: &Vec<MemoryPart>| parts.iter().map(|part| part.bytes).sum::<u64>();
+        let peak = [preparing, running, cleaning].into_iter().max_by_key(size).unwrap_or_default();
+        always.extend(peak);
+        Ok((tiles, always))
+    }
 }

@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::Mutex;
 
+use super::prepare::PASS_PLANES;
 use super::{Placement, VolumeView};
 use crate::base::{Error, Pool, Result};
 
@@ -17,18 +18,19 @@ struct Found {
 }
 
 /// The smallest box of network axes around the non-zero voxels of any channel; the whole volume
-/// if all are zero.
+/// if all are zero. `check` is asked now and then whether to go on.
 ///
 /// # Errors
-/// [`Error::Argument`] if there are voxels that are not finite.
+/// [`Error::Argument`] if there are voxels that are not finite; what `check` returns.
 pub(super) fn non_zero_box(
     view: &VolumeView,
     whole: &Placement,
     pool: &Pool,
+    check: &mut dyn FnMut() -> Result<()>,
 ) -> Result<[Range<usize>; 3]> {
     let [planes, rows, columns] = whole.shape();
     let found: Vec<Mutex<Found>> = (0..planes).map(|_| Mutex::default()).collect();
-    pool.run(planes, &|plane, _| {
+    let look = |plane: usize| {
         let mut line = vec![0.0; columns];
         let mut here = Found::default();
         for channel in 0..view.channels {
@@ -38,7 +40,11 @@ pub(super) fn non_zero_box(
             }
         }
         *found[plane].lock().unwrap_or_else(std::sync::PoisonError::into_inner) = here;
-    });
+    };
+    for start in (0..planes).step_by(PASS_PLANES) {
+        check()?;
+        pool.run(PASS_PLANES.min(planes - start), &|plane, _| look(start + plane));
+    }
     let all = found
         .into_iter()
         .map(|found| found.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner))

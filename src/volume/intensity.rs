@@ -1,8 +1,7 @@
 //! nnU-Net's normalisation schemes.
 
 use super::Generation;
-use crate::base::Result;
-use crate::base::error::{filled, reserved};
+use super::moments::Moments;
 
 /// How a channel's values become numbers of order one.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -46,7 +45,7 @@ pub enum Intensity {
 const SMALLEST: f64 = 1e-8;
 
 impl Intensity {
-    /// Whether [`Intensity::apply`] needs a mask.
+    /// Whether it treats voxels outside the non-zero mask in its own way.
     pub(super) fn masked(&self) -> bool {
         match *self {
             Self::Ct { masked, .. } | Self::Ct2 { masked, .. } | Self::ZScore { masked } => masked,
@@ -54,108 +53,103 @@ impl Intensity {
         }
     }
 
-    /// Normalises one channel; `mask` is needed by a masked scheme only.
-    pub(super) fn apply(&self, values: &mut [f32], mask: Option<&[bool]>, generation: Generation) {
-        let mask = mask.filter(|_| self.masked());
-        let inside = |index: usize| mask.is_none_or(|mask| mask[index]);
+    /// Whether it depends on the volume's values.
+    pub(super) fn measures(&self) -> bool {
+        !matches!(self, Self::Ct { .. } | Self::None)
+    }
+
+    /// Whether a value is one of those it depends on.
+    pub(super) fn counts(&self, value: f32, inside: bool) -> bool {
         match *self {
-            Self::None => {}
-            Self::Ct { lower, upper, mean, deviation, .. } => {
-                let (lower, upper, mean) = (lower as f32, upper as f32, mean as f32);
-                let deviation = deviation.max(SMALLEST) as f32;
-                for value in values.iter_mut() {
-                    *value = (value.clamp(lower, upper) - mean) / deviation;
-                }
-            }
-            Self::Ct2 { lower, upper, .. } => {
-                let between = |value: f32| f64::from(value) > lower && f64::from(value) < upper;
-                let (mean, deviation) = statistics(values, |_, value| between(value));
-                let (lower, upper, mean) = (lower as f32, upper as f32, mean as f32);
-                let deviation = deviation.max(SMALLEST) as f32;
-                for value in values.iter_mut() {
-                    *value = (value.clamp(lower, upper) - mean) / deviation;
-                }
-            }
+            Self::Ct2 { lower, upper, .. } => f64::from(value) > lower && f64::from(value) < upper,
+            Self::ZScore { masked } => inside || !masked,
+            _ => true,
+        }
+    }
+
+    /// What is to be done, `moments` being those of the values that count.
+    pub(super) fn normalization(&self, moments: Moments, generation: Generation) -> Normalization {
+        let (mean, deviation) = moments.mean_and_deviation();
+        let keep = Normalization {
+            lower: f32::NEG_INFINITY,
+            upper: f32::INFINITY,
+            mean: 0.0,
+            deviation: 1.0,
+            outside: match (self.masked(), generation) {
+                (true, Generation::V1) => Outside::Zero,
+                (true, Generation::V2) if matches!(self, Self::ZScore { .. }) => Outside::Kept,
+                _ => Outside::Normalized,
+            },
+        };
+        match *self {
+            Self::None => keep,
+            Self::Ct { lower, upper, mean, deviation, .. } => Normalization {
+                lower: lower as f32,
+                upper: upper as f32,
+                mean: mean as f32,
+                deviation: deviation.max(SMALLEST) as f32,
+                ..keep
+            },
+            Self::Ct2 { lower, upper, .. } => Normalization {
+                lower: lower as f32,
+                upper: upper as f32,
+                mean: mean as f32,
+                deviation: deviation.max(SMALLEST) as f32,
+                ..keep
+            },
             Self::RescaleTo01 => {
-                let (low, high) = values
-                    .iter()
-                    .fold((f32::INFINITY, f32::NEG_INFINITY), |(l, h), &v| (l.min(v), h.max(v)));
-                let range = (high - low).max(SMALLEST as f32);
-                values.iter_mut().for_each(|value| *value = (*value - low) / range);
+                let (low, high) = moments.range;
+                Normalization { mean: low, deviation: (high - low).max(SMALLEST as f32), ..keep }
             }
             Self::ZScore { .. } => {
-                let (mean, deviation) = statistics(values, |index, _| inside(index));
                 let deviation = match generation {
                     Generation::V1 => deviation + SMALLEST,
                     Generation::V2 => deviation.max(SMALLEST),
                 };
-                let (mean, deviation) = (mean as f32, deviation as f32);
-                for (index, value) in values.iter_mut().enumerate() {
-                    if inside(index) {
-                        *value = (*value - mean) / deviation;
-                    }
-                }
-            }
-        }
-        if let (Some(mask), Generation::V1) = (mask, generation) {
-            for (value, _) in values.iter_mut().zip(mask).filter(|(_, inside)| !**inside) {
-                *value = 0.0;
+                Normalization { mean: mean as f32, deviation: deviation as f32, ..keep }
             }
         }
     }
 }
 
-/// Mean and standard deviation of those values that `counts(index, value)`.
-fn statistics(values: &[f32], counts: impl Fn(usize, f32) -> bool) -> (f64, f64) {
-    let counted = || values.iter().enumerate().filter(|&(index, &value)| counts(index, value));
-    let (mut count, mut sum) = (0usize, 0.0);
-    for (_, &value) in counted() {
-        count += 1;
-        sum += f64::from(value);
-    }
-    let mean = sum / count.max(1) as f64;
-    let squares: f64 = counted().map(|(_, &value)| (f64::from(value) - mean).powi(2)).sum();
-    (mean, (squares / count.max(1) as f64).sqrt())
+/// What happens to voxels outside the non-zero mask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outside {
+    Normalized,
+    Kept,
+    Zero,
 }
 
-/// Where any channel is not zero, holes filled: zeros that no path of face neighbours connects
-/// to the box's surface. `data` is `[channels][shape0][shape1][shape2]`.
-pub(super) fn filled_mask(data: &[f32], shape: [usize; 3]) -> Result<Vec<bool>> {
-    let voxels: usize = shape.iter().product();
-    let mut zero = filled("non-zero mask", voxels, true)?;
-    for channel in data.chunks_exact(voxels) {
-        for (zero, &value) in zero.iter_mut().zip(channel) {
-            *zero &= value == 0.0;
-        }
+/// What is done to a channel's values: clip, subtract the mean, divide by the deviation.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Normalization {
+    lower: f32,
+    upper: f32,
+    mean: f32,
+    deviation: f32,
+    pub(super) outside: Outside,
+}
+
+impl Normalization {
+    /// A value inside the mask. Never decreases as `value` grows.
+    pub(super) fn value(&self, value: f32) -> f32 {
+        (value.clamp(self.lower, self.upper) - self.mean) / self.deviation
     }
-    // Everything is inside until the flood from the surface reaches it.
-    let mut inside = filled("non-zero mask", voxels, true)?;
-    let mut front: Vec<usize> = reserved("non-zero mask", voxels)?;
-    let place =
-        |voxel: usize| [voxel / shape[2] / shape[1], voxel / shape[2] % shape[1], voxel % shape[2]];
-    let steps = [shape[1] * shape[2], shape[2], 1];
-    for voxel in 0..voxels {
-        let on_surface =
-            place(voxel).iter().zip(shape).any(|(&at, extent)| at == 0 || at + 1 == extent);
-        if on_surface && zero[voxel] {
-            inside[voxel] = false;
-            front.push(voxel);
+
+    /// Normalises values; `inside(index)` says which lie in the mask.
+    pub(super) fn apply(&self, values: &mut [f32], inside: impl Fn(usize) -> bool) {
+        if self.outside == Outside::Normalized {
+            values.iter_mut().for_each(|value| *value = self.value(*value));
+            return;
         }
-    }
-    while let Some(voxel) = front.pop() {
-        let at = place(voxel);
-        for axis in 0..3 {
-            let lower = (at[axis] > 0).then(|| voxel - steps[axis]);
-            let upper = (at[axis] + 1 < shape[axis]).then(|| voxel + steps[axis]);
-            for next in lower.into_iter().chain(upper) {
-                if zero[next] && inside[next] {
-                    inside[next] = false;
-                    front.push(next);
-                }
+        for (index, value) in values.iter_mut().enumerate() {
+            match (inside(index), self.outside) {
+                (false, Outside::Zero) => *value = 0.0,
+                (false, Outside::Kept) => {}
+                _ => *value = self.value(*value),
             }
         }
     }
-    Ok(inside)
 }
 
 #[cfg(test)]
@@ -164,7 +158,9 @@ mod tests {
 
     fn applied(how: Intensity, values: &[f32], mask: &[bool], generation: Generation) -> Vec<f32> {
         let mut values = values.to_vec();
-        how.apply(&mut values, Some(mask), generation);
+        let counted = values.iter().copied().zip(mask).filter(|&(v, &m)| how.counts(v, m));
+        let moments = Moments::of(counted.map(|(value, _)| value));
+        how.normalization(moments, generation).apply(&mut values, |index| mask[index]);
         values
     }
 

@@ -3,8 +3,6 @@
 use std::ops::Range;
 
 use super::VolumeView;
-use crate::base::Result;
-use crate::base::error::reserved;
 
 /// Which voxel order a network was trained on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,27 +58,15 @@ impl Placement {
     }
 
     /// The caller's index along network axis `axis` of a voxel of the cropped grid.
-    pub(super) fn caller_index(&self, axis: usize, voxel: usize) -> usize {
+    pub(crate) fn caller_index(&self, axis: usize, voxel: usize) -> usize {
         let at = self.crop[axis].start + voxel;
         if self.reversed[axis] { self.dims[self.axes[axis]] - 1 - at } else { at }
     }
 
-    /// The values of the cropped grid, `[shape0][shape1][shape2]`, out of the caller's dense
-    /// `[k][j][i]` grid.
-    ///
-    /// # Errors
-    /// [`crate::Error::Memory`] if the machine has no room for them.
-    pub(super) fn copy(&self, from: &[u16]) -> Result<Vec<u16>> {
-        let [planes, rows, columns] = self.shape();
+    /// Where a voxel of the cropped grid lies in the caller's dense `[k][j][i]` grid.
+    pub(crate) fn caller_offset(&self, voxel: [usize; 3]) -> usize {
         let place = self.places();
-        let mut values = reserved("labels", planes * rows * columns)?;
-        for plane in 0..planes {
-            for row in 0..rows {
-                let start = place(0, plane) + place(1, row);
-                values.extend((0..columns).map(|column| from[start + place(2, column)]));
-            }
-        }
-        Ok(values)
+        (0..3).map(|axis| place(axis, voxel[axis])).sum()
     }
 
     /// What each index of the cropped grid adds to a place in the caller's dense `[k][j][i]`

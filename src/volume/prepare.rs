@@ -1,24 +1,31 @@
-//! From a caller's volume to what a network sees.
+//! What must be known of a volume before its planes can be made: one or two passes over its
+//! voxels, and little memory.
 
-use std::sync::Arc;
+use std::ops::Range;
+use std::sync::Mutex;
 
-use super::labels::resample_labels;
+use super::intensity::{Normalization, Outside};
+use super::moments::Moments;
+use super::planes::Source;
 use super::resample::{axis_maps, new_shape};
+use super::spline::Axis;
+use super::stream::Planes;
 use super::{
-    AxisMap, Generation, Intensity, Interpolation, Orientation, Placement, VolumeView, crop,
-    intensity, spline,
+    AxisMap, Generation, Intensity, Interpolation, Orientation, Placement, VolumeView, crop, mask,
 };
-use crate::base::error::{filled, reserved};
 use crate::base::{Error, Pool, Result};
+
+/// Planes of the caller's volume that are looked at between two questions whether to go on.
+pub(super) const PASS_PLANES: usize = 64;
 
 /// What a model asks of its input.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Recipe {
     /// Which voxel order it was trained on.
     pub orientation: Orientation,
-    /// nnU-Net's `transpose_forward`: network axis `n` is axis `transpose[n]` of (k, j, i).
+    /// nnU-Net's `transpose_forward`: axis `n` is axis `transpose[n]` of (k, j, i).
     pub transpose: [usize; 3],
-    /// Distance of voxels along the network's axes, in mm; `None` is the volume's own.
+    /// Distance of voxels along these axes, in mm; `None` is the volume's own.
     pub spacing: [Option<f64>; 3],
     /// Whose arithmetic.
     pub generation: Generation,
@@ -31,179 +38,362 @@ pub struct Recipe {
 }
 
 impl Recipe {
+    /// The same with its axes in another order: axis `n` becomes what axis `order[n]` was.
+    #[must_use]
+    pub fn ordered(self, order: [usize; 3]) -> Self {
+        let transpose = order.map(|axis| self.transpose[axis]);
+        Self { transpose, spacing: order.map(|axis| self.spacing[axis]), ..self }
+    }
+
     fn masked(&self) -> bool {
         self.intensity.iter().any(Intensity::masked)
     }
 
-    /// The network's spacing for a volume whose voxels are `native` mm apart along its axes.
-    fn spacing(&self, native: [f64; 3]) -> [f64; 3] {
-        std::array::from_fn(|axis| self.spacing[axis].unwrap_or(native[axis]))
+    fn measures(&self) -> bool {
+        self.intensity.iter().any(Intensity::measures)
     }
 }
 
-/// A preprocessed volume, and the way back.
-#[derive(Clone)]
-pub struct Prepared {
-    /// `[channels][shape0][shape1][shape2]`, network axes.
-    pub data: Arc<Vec<f32>>,
-    /// Input channels.
-    pub channels: usize,
-    /// Voxels along the network's axes.
-    pub shape: [usize; 3],
-    /// For each network axis, from the cropped native grid (`placement.shape()`) to this grid, by
-    /// which scores return.
-    pub output: [AxisMap; 3],
+/// The grids of a volume on its way to a network and back. Axes are the recipe's.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Grids {
     /// Where the cropped native grid lies in the caller's volume.
     pub placement: Placement,
-}
-
-/// What preprocessing needs, at most: the non-zero box is not known yet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PrepareSize {
-    /// Bytes allocated at the peak, the result included.
-    pub peak_bytes: u64,
-    /// Voxels along the network's axes on its grid.
+    /// Voxels along the axes on the network's grid.
     pub shape: [usize; 3],
-    /// Voxels along the network's axes on the caller's grid.
-    pub native: [usize; 3],
+    /// The axis on which the volume goes by nearest neighbour.
+    pub(super) separate: Option<usize>,
+    /// For each axis, from the cropped native grid (`placement.shape()`) to the network's, by
+    /// which scores return.
+    pub output: [AxisMap; 3],
 }
 
-/// Checks the volume and says what preprocessing it needs; reads no voxel.
-///
-/// # Errors
-/// [`Error::Argument`] if the view, its geometry or its number of channels can't be used.
-pub fn prepare_bytes(view: &VolumeView, recipe: &Recipe) -> Result<PrepareSize> {
-    let whole = placement(view, recipe)?;
-    let (native, native_spacing) = (whole.shape(), whole.spacing(view));
-    let spacing = recipe.spacing(native_spacing);
-    let shape = new_shape(native, native_spacing, spacing)?;
-    let bytes = |shape: [usize; 3]| 4 * shape.iter().product::<usize>() as u64;
-    let channels = view.channels as u64;
-    let mask = if recipe.masked() { bytes(native) / 4 * 10 } else { 0 };
-    let result = channels * bytes(shape);
-    let resampling = match native == shape {
-        true => 0,
-        false => {
-            let separate = recipe.image.separate_axis(native_spacing, spacing);
-            spline::bytes(native, shape, separate) + result
+impl Grids {
+    /// The grids of the whole volume; reads no voxel.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if the view, its geometry or its number of channels can't be used.
+    pub fn whole(view: &VolumeView, recipe: &Recipe) -> Result<Self> {
+        view.validate()?;
+        let (found, expected) = (view.channels, recipe.intensity.len());
+        if found != expected {
+            return Err(Error::argument(format!(
+                "the volume has {found} channels, but the model expects {expected}"
+            )));
         }
-    };
-    let peak_bytes = channels * bytes(native)
-        + match recipe.generation {
-            Generation::V2 => mask.max(resampling),
-            // The mask is resampled beside the volume, as labels.
-            Generation::V1 => mask.min(1) * (mask + 3 * bytes(shape)) + resampling,
+        Self::of(Placement::whole(view, recipe.orientation, recipe.transpose), view, recipe)
+    }
+
+    fn of(placement: Placement, view: &VolumeView, recipe: &Recipe) -> Result<Self> {
+        let (native, native_spacing) = (placement.shape(), placement.spacing(view));
+        let spacing =
+            std::array::from_fn(|axis| recipe.spacing[axis].unwrap_or(native_spacing[axis]));
+        let shape = new_shape(native, native_spacing, spacing)?;
+        // Whose spacing is looked at first when scores return differs between the generations.
+        let back = match recipe.generation {
+            Generation::V1 => recipe.scores.separate_axis(native_spacing, spacing),
+            Generation::V2 => recipe.scores.separate_axis(spacing, native_spacing),
         };
-    Ok(PrepareSize { peak_bytes, shape, native })
+        Ok(Self {
+            separate: recipe.image.separate_axis(native_spacing, spacing),
+            output: axis_maps(shape, native, recipe.scores.order, back),
+            placement,
+            shape,
+        })
+    }
+
+    /// How each axis comes to the network's grid, with values of `order`.
+    pub(super) fn axes(&self, order: u8) -> [Axis; 3] {
+        let native = self.placement.shape();
+        std::array::from_fn(|axis| {
+            let order = if self.separate == Some(axis) { 0 } else { order };
+            Axis::new(native[axis], self.shape[axis], order)
+        })
+    }
+
+    /// How labels on the native grid come to the network's.
+    pub(super) fn label_maps(&self) -> [AxisMap; 3] {
+        axis_maps(self.placement.shape(), self.shape, 1, self.separate)
+    }
 }
 
-/// Runs every step: crop to the non-zero box, then normalise and resample in the generation's
-/// order.
-///
-/// # Errors
-/// [`Error::Argument`] if the view, its geometry, its number of channels or its values can't be
-/// used; [`Error::Memory`] if the machine's memory runs out.
-pub fn prepare(view: &VolumeView, recipe: &Recipe, pool: &Pool) -> Result<Prepared> {
-    let mut placement = placement(view, recipe)?;
-    placement.crop = crop::non_zero_box(view, &placement, pool)?;
-    let (native, native_spacing) = (placement.shape(), placement.spacing(view));
-    let spacing = recipe.spacing(native_spacing);
-    let shape = new_shape(native, native_spacing, spacing)?;
-    let channels = view.channels;
-    let voxels: usize = native.iter().product();
-
-    let mut data = filled("volume", channels * voxels, 0.0f32)?;
-    let [_, rows, columns] = native;
-    pool.for_each(data.chunks_mut(rows * columns).collect(), |index, plane, _| {
-        let (channel, at) = (index / native[0], index % native[0]);
-        for (row, line) in plane.chunks_mut(columns).enumerate() {
-            crop::read_line(view, &placement, channel, at, row, line);
-        }
-    });
-    let mut mask =
-        if recipe.masked() { Some(intensity::filled_mask(&data, native)?) } else { None };
-    let normalize = |data: &mut [f32], voxels: usize, mask: Option<Vec<bool>>| {
-        for (channel, intensity) in data.chunks_mut(voxels).zip(&recipe.intensity) {
-            intensity.apply(channel, mask.as_deref(), recipe.generation);
-        }
-    };
-    if recipe.generation == Generation::V2 {
-        normalize(&mut data, voxels, mask.take());
-    }
-    if shape != native {
-        let separate = recipe.image.separate_axis(native_spacing, spacing);
-        let mut resampled = reserved("volume", channels * shape.iter().product::<usize>())?;
-        for channel in data.chunks(voxels) {
-            let order = recipe.image.order;
-            let values = spline::resample(channel, native, shape, order, separate, pool)?;
-            resampled.extend_from_slice(&values);
-        }
-        data = resampled;
-        if let Some(mask) = &mut mask {
-            let inside: Vec<u16> = mask.iter().map(|&inside| u16::from(inside)).collect();
-            let maps = axis_maps(native, shape, 1, separate);
-            let inside = resample_labels(&inside, native, &maps, recipe.generation)?;
-            *mask = inside.iter().map(|&inside| inside == 1).collect();
-        }
-    }
-    if recipe.generation == Generation::V1 {
-        normalize(&mut data, shape.iter().product(), mask);
-    }
-    // Whose spacing is looked at first when scores return differs between the generations.
-    let separate = match recipe.generation {
-        Generation::V1 => recipe.scores.separate_axis(native_spacing, spacing),
-        Generation::V2 => recipe.scores.separate_axis(spacing, native_spacing),
-    };
-    let output = axis_maps(shape, native, recipe.scores.order, separate);
-    Ok(Prepared { data: Arc::new(data), channels, shape, output, placement })
+/// A volume whose planes can be made.
+pub struct Preparation {
+    /// Its grids, cropped to the voxels that are not zero.
+    pub grids: Grids,
+    pub(super) generation: Generation,
+    pub(super) axes: [Axis; 3],
+    pub(super) mask: Option<mask::Mask>,
+    /// One for each channel.
+    pub(super) normalizations: Vec<Normalization>,
+    /// Smallest and largest value of each channel before resampling, which may not leave it: one
+    /// pair, or with a separate axis one for each voxel of that axis.
+    pub(super) ranges: Vec<Vec<(f32, f32)>>,
 }
 
-/// Adds what an earlier network found: one channel for each of `structures`, 1 where `labels`,
-/// `[k][j][i]` on the caller's grid, has that value and 0 elsewhere.
-///
-/// # Errors
-/// [`Error::Memory`] if the machine's memory runs out.
-pub fn add_labels(
-    prepared: Prepared,
-    view: &VolumeView,
-    recipe: &Recipe,
-    labels: &[u16],
-    structures: &[u32],
-) -> Result<Prepared> {
-    let mut placement = prepared.placement.clone();
-    let native_spacing = placement.spacing(view);
-    let separate = match recipe.generation {
-        // nnU-Net 1 resizes the whole map to the cropped volume's grid.
-        Generation::V1 => {
-            placement.crop = placement.axes.map(|axis| 0..placement.dims[axis]);
-            None
+/// Bytes that [`Preparation::new`] allocates at its peak and the result keeps, at most.
+pub fn preparation_bytes(grids: &Grids, recipe: &Recipe, threads: usize) -> u64 {
+    let native = grids.placement.shape();
+    let mask = if recipe.masked() { mask::bytes(native) } else { 0 };
+    let measuring = match recipe.generation {
+        Generation::V1 if recipe.measures() => {
+            super::stream::bytes(grids, recipe, recipe.intensity.len(), threads)
         }
-        Generation::V2 => {
-            recipe.image.separate_axis(native_spacing, recipe.spacing(native_spacing))
-        }
+        _ => 0,
     };
-    let native = placement.shape();
-    let labels = placement.copy(labels)?;
-    let maps = axis_maps(native, prepared.shape, 1, separate);
-    let labels = resample_labels(&labels, native, &maps, recipe.generation)?;
-    let length = prepared.data.len() + structures.len() * labels.len();
-    let mut data = reserved("volume", length)?;
-    data.extend_from_slice(&prepared.data);
-    for &structure in structures {
-        data.extend(labels.iter().map(|&label| f32::from(u8::from(u32::from(label) == structure))));
-    }
-    let channels = prepared.channels + structures.len();
-    Ok(Prepared { data: Arc::new(data), channels, ..prepared })
+    let ranges = 16 * native.iter().max().unwrap_or(&0) * recipe.intensity.len();
+    mask + measuring + (ranges + threads * 8 * native[1] * native[2]) as u64
 }
 
-/// Where the whole volume lies, once it has been checked.
-fn placement(view: &VolumeView, recipe: &Recipe) -> Result<Placement> {
-    view.validate()?;
-    let (found, expected) = (view.channels, recipe.intensity.len());
-    if found != expected {
-        return Err(Error::argument(format!(
-            "the volume has {found} channels, but the model expects {expected}"
-        )));
+impl Preparation {
+    /// Finds the box of voxels that are not zero and what the intensity schemes depend on.
+    /// `check` is asked now and then whether to go on.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if the view, its geometry, its number of channels or its values can't
+    /// be used; [`Error::Memory`] if the machine's memory runs out; what `check` returns.
+    pub fn new(
+        view: &VolumeView,
+        recipe: &Recipe,
+        pool: &Pool,
+        check: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<Self> {
+        let mut placement = Grids::whole(view, recipe)?.placement;
+        placement.crop = crop::non_zero_box(view, &placement, pool, check)?;
+        let grids = Grids::of(placement, view, recipe)?;
+        let mut prepared = Self {
+            generation: recipe.generation,
+            axes: grids.axes(recipe.image.order),
+            mask: None,
+            normalizations: Vec::new(),
+            ranges: Vec::new(),
+            grids,
+        };
+        let mut pass = Pass { view, pool, check };
+        if recipe.masked() {
+            prepared.mask = Some(pass.mask(&prepared.grids.placement)?);
+        }
+        let native = prepared.native_facts(recipe, &mut pass)?;
+        let moments = match recipe.generation {
+            Generation::V1 if recipe.measures() => {
+                prepared.resampled_moments(recipe, &native, &mut pass)?
+            }
+            _ => native.iter().map(|facts| facts.moments).collect(),
+        };
+        prepared.normalizations = recipe
+            .intensity
+            .iter()
+            .zip(moments)
+            .map(|(intensity, moments)| intensity.normalization(moments, recipe.generation))
+            .collect();
+        let normalized = recipe.generation == Generation::V2;
+        prepared.ranges = native
+            .iter()
+            .zip(&prepared.normalizations)
+            .map(|(facts, how)| facts.ranges(normalized.then_some(how)))
+            .collect();
+        Ok(prepared)
     }
-    Ok(Placement::whole(view, recipe.orientation, recipe.transpose))
+
+    /// Whether any axis changes its voxels.
+    pub(super) fn resampled(&self) -> bool {
+        self.axes.iter().any(|axis| !matches!(axis, Axis::Kept))
+    }
+
+    pub(super) fn source<'a>(&'a self, view: &'a VolumeView<'a>) -> Source<'a> {
+        Source { view, placement: &self.grids.placement, mask: self.mask.as_ref() }
+    }
+
+    /// What a channel's value becomes, inside the mask: by this an intensity of the caller's is
+    /// compared with prepared ones.
+    pub fn normalized(&self, channel: usize, value: f32) -> f32 {
+        self.normalizations[channel].value(value)
+    }
+
+    /// What is known of the cropped volume's channels.
+    fn native_facts(&self, recipe: &Recipe, pass: &mut Pass) -> Result<Vec<Facts>> {
+        let resampled = self.resampled();
+        let shape = self.grids.placement.shape();
+        let measured = recipe.generation == Generation::V2 && recipe.measures();
+        let separate = self.grids.separate;
+        let empty = Facts::new(separate.map_or(1, |axis| shape[axis]));
+        if !resampled && !measured {
+            return Ok(vec![empty; recipe.intensity.len()]);
+        }
+        let source = self.source(pass.view);
+        let masked = self.mask.as_ref();
+        let mut all = Vec::new();
+        for (channel, intensity) in recipe.intensity.iter().enumerate() {
+            let mut facts = empty.clone();
+            pass.planes(shape[0], &empty, &mut facts, |plane, facts| {
+                let mut values = vec![0.0; shape[1] * shape[2]];
+                source.read(channel, plane, None, &mut values);
+                let inside = |at: usize| {
+                    masked.is_none_or(|mask| bit_at(mask, plane, at / shape[2], at % shape[2]))
+                };
+                if measured && intensity.measures() {
+                    let counted = values.iter().enumerate();
+                    let counted = counted.filter(|&(at, &v)| intensity.counts(v, inside(at)));
+                    facts.moments = Moments::of(counted.map(|(_, &value)| value));
+                }
+                if resampled {
+                    for (at, &value) in values.iter().enumerate() {
+                        let slice = match separate {
+                            None => 0,
+                            Some(0) => plane,
+                            Some(1) => at / shape[2],
+                            Some(_) => at % shape[2],
+                        };
+                        facts.add(slice, value, inside(at));
+                    }
+                }
+            })?;
+            all.push(facts);
+        }
+        Ok(all)
+    }
+
+    /// The moments of the resampled channels, which nnU-Net 1 normalises by.
+    fn resampled_moments(
+        &mut self,
+        recipe: &Recipe,
+        native: &[Facts],
+        pass: &mut Pass,
+    ) -> Result<Vec<Moments>> {
+        self.ranges = native.iter().map(|facts| facts.ranges(None)).collect();
+        let [_, rows, columns] = self.grids.shape;
+        let mut planes = Planes::new(pass.view, self, None, pass.pool)?;
+        let mut moments = vec![Moments::default(); recipe.intensity.len()];
+        let mut inside = vec![true; rows * columns];
+        while let Some(piece) = planes.next()? {
+            (pass.check)()?;
+            let voxels = piece.planes.len() * rows * columns;
+            for at in piece.planes.clone() {
+                let plane = (at - piece.planes.start) * rows * columns;
+                piece.mask_plane(at, &mut inside);
+                let channels = piece.values.chunks_exact(voxels).zip(&recipe.intensity);
+                for ((values, intensity), all) in channels.zip(&mut moments) {
+                    let values = values[plane..][..rows * columns].iter().zip(&inside);
+                    let counted = values.filter(|&(&v, &inside)| intensity.counts(v, inside));
+                    *all = all.and(Moments::of(counted.map(|(&value, _)| value)));
+                }
+            }
+        }
+        Ok(moments)
+    }
+}
+
+fn bit_at(mask: &mask::Mask, plane: usize, row: usize, column: usize) -> bool {
+    mask::bit(mask.row(plane, row), column)
+}
+
+/// What is known of a channel.
+#[derive(Clone)]
+struct Facts {
+    moments: Moments,
+    /// Smallest and largest value of each slice, inside the mask and outside.
+    inside: Vec<(f32, f32)>,
+    outside: Vec<(f32, f32)>,
+}
+
+impl Facts {
+    fn new(slices: usize) -> Self {
+        let none = vec![(f32::INFINITY, f32::NEG_INFINITY); slices];
+        Self { moments: Moments::default(), inside: none.clone(), outside: none }
+    }
+
+    fn add(&mut self, slice: usize, value: f32, inside: bool) {
+        let range = if inside { &mut self.inside[slice] } else { &mut self.outside[slice] };
+        *range = (range.0.min(value), range.1.max(value));
+    }
+
+    fn and(mut self, other: &Self) -> Self {
+        self.moments = self.moments.and(other.moments);
+        let pairs = [(&mut self.inside, &other.inside), (&mut self.outside, &other.outside)];
+        for (own, other) in pairs {
+            own.iter_mut().zip(other).for_each(|(a, b)| *a = union(*a, *b));
+        }
+        self
+    }
+
+    /// The ranges of the values, once normalised if they are.
+    fn ranges(&self, normalization: Option<&Normalization>) -> Vec<(f32, f32)> {
+        let through = |(low, high): (f32, f32), outside: bool| match normalization {
+            _ if low > high => (low, high),
+            Some(how) if !(outside && how.outside == Outside::Kept) => {
+                (how.value(low), how.value(high))
+            }
+            _ => (low, high),
+        };
+        let pairs = self.inside.iter().zip(&self.outside);
+        pairs.map(|(&a, &b)| union(through(a, false), through(b, true))).collect()
+    }
+}
+
+fn union(a: (f32, f32), b: (f32, f32)) -> (f32, f32) {
+    (a.0.min(b.0), a.1.max(b.1))
+}
+
+/// Passes over the caller's voxels.
+struct Pass<'a> {
+    view: &'a VolumeView<'a>,
+    pool: &'a Pool,
+    check: &'a mut dyn FnMut() -> Result<()>,
+}
+
+impl Pass<'_> {
+    /// Adds what `look(plane, facts)` finds in each plane to `all`, in order.
+    fn planes(
+        &mut self,
+        planes: usize,
+        empty: &Facts,
+        all: &mut Facts,
+        look: impl Fn(usize, &mut Facts) + Sync,
+    ) -> Result<()> {
+        for start in (0..planes).step_by(PASS_PLANES) {
+            (self.check)()?;
+            let count = PASS_PLANES.min(planes - start);
+            let found: Vec<Mutex<Facts>> = (0..count).map(|_| Mutex::new(empty.clone())).collect();
+            self.pool.run(count, &|plane, _| {
+                if let Ok(mut facts) = found[plane].lock() {
+                    look(start + plane, &mut facts);
+                }
+            });
+            for facts in found {
+                let facts = facts.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+                *all = all.clone().and(&facts);
+            }
+        }
+        Ok(())
+    }
+
+    fn mask(&mut self, placement: &Placement) -> Result<mask::Mask> {
+        let shape = placement.shape();
+        let source = Source { view: self.view, placement, mask: None };
+        let mut values = vec![0.0; shape[1] * shape[2]];
+        let (channels, check) = (self.view.channels, &mut *self.check);
+        mask::Mask::new(shape, |plane, words| {
+            check()?;
+            let row_words = words.len() / shape[1];
+            for channel in 0..channels {
+                source.read(channel, plane, None, &mut values);
+                let rows = values.chunks_exact(shape[2]).zip(words.chunks_exact_mut(row_words));
+                for (row, words) in rows {
+                    for (column, _) in row.iter().enumerate().filter(|(_, value)| **value != 0.0) {
+                        words[column / 64] |= 1 << (column % 64);
+                    }
+                }
+            }
+            Ok(())
+        })
+    }
+}
+
+/// Planes of the network's grid that are made together: cut the same way whatever memory there
+/// is, so that a volume is prepared to the same bits.
+pub const PIECE_PLANES: usize = 16;
+
+/// The planes of the piece that begins at `start`.
+pub fn piece(start: usize, planes: usize) -> Range<usize> {
+    start..planes.min(start + PIECE_PLANES)
 }

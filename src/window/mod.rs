@@ -1,11 +1,11 @@
 //! Where tiles lie, how much each of their voxels weighs, and when a slab is finished.
 //!
-//! Pure functions on plain data; the axes are the network's, the slowest first.
+//! Pure functions on plain data; the axes are those a run goes along, the slowest first.
 
 mod gaussian;
 mod schedule;
 mod tiles;
 
 pub use gaussian::weights;
-pub use schedule::{SLAB_PLANES, Schedule, Slab, Step, schedule};
+pub use schedule::{Grain, Schedule, Slab, Step, schedule, sweep};
 pub use tiles::{Tile, tile_count, tile_starts};

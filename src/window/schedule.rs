@@ -7,9 +7,6 @@ use crate::base::Result;
 use crate::base::error::reserved;
 use crate::volume::AxisMap;
 
-/// Planes of a [`Slab`], at most: what is classified at a time needs memory.
-pub const SLAB_PLANES: usize = 4;
-
 /// Planes of the slowest axis that no later tile touches.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Slab {
@@ -23,6 +20,8 @@ pub struct Slab {
 /// One step of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
+    /// Hand over the next planes of the volume.
+    Feed(Range<usize>),
     /// Gather, forward and blend a tile, by its number.
     Tile(usize),
     /// Classify a slab.
@@ -38,10 +37,22 @@ pub struct Schedule {
     pub pad_before: [usize; 3],
     /// All tiles, the slowest axis outermost.
     pub tiles: Vec<Tile>,
-    /// What happens, in order. Every plane of the volume and of the output is in one slab.
+    /// What happens, in order. Every plane of the volume is fed once, and every plane of the
+    /// volume and of the output is in one slab.
     pub steps: Vec<Step>,
-    /// Planes of the volume that are alive at a time, at most: what a ring must hold.
+    /// Planes of the volume that tiles still need, at most: what a ring must hold.
+    pub volume_planes: usize,
+    /// Planes of the mosaic that are alive at a time, at most: what a ring must hold.
     pub ring_planes: usize,
+}
+
+/// How finely a run goes along the slowest axis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grain {
+    /// Planes of the volume that are made and fed together.
+    pub feed_planes: usize,
+    /// Planes of a [`Slab`], at most.
+    pub slab_planes: usize,
 }
 
 /// Lays out the tiles of a volume of `shape` voxels. `output` says where the planes of the output
@@ -54,6 +65,7 @@ pub fn schedule(
     patch: [usize; 3],
     step: f64,
     output: &AxisMap,
+    grain: Grain,
 ) -> Result<Schedule> {
     let count = tile_count(shape, patch, step)?;
     let padded: [usize; 3] = std::array::from_fn(|axis| shape[axis].max(patch[axis]));
@@ -62,28 +74,52 @@ pub fn schedule(
         std::array::from_fn(|axis| tile_starts(shape[axis], patch[axis], step));
     let mut tiles = reserved("list of tiles", count)?;
     let mut steps = Vec::new();
-    let (mut final_planes, mut final_output, mut ring_planes) = (0, 0, 0);
+    let (mut fed, mut final_planes, mut final_output) = (0, 0, 0);
+    let (mut volume_planes, mut ring_planes) = (0, 0);
     for (index, &start0) in starts[0].iter().enumerate() {
+        let in_volume = |plane: usize| plane.saturating_sub(pad_before[0]).min(shape[0]);
+        let touched = in_volume(start0 + patch[0]);
+        while fed < touched {
+            let planes = fed..shape[0].min(fed + grain.feed_planes);
+            fed = planes.end;
+            steps.push(Step::Feed(planes));
+        }
+        volume_planes = volume_planes.max(fed - in_volume(start0));
         for &start1 in &starts[1] {
             for &start2 in &starts[2] {
                 steps.push(Step::Tile(tiles.len()));
                 tiles.push(Tile { start: [start0, start1, start2] });
             }
         }
-        let in_volume = |plane: usize| plane.saturating_sub(pad_before[0]).min(shape[0]);
-        let touched = in_volume(start0 + patch[0]);
         // The last final plane is still needed by output planes that lie after it.
         ring_planes = ring_planes.max(touched - final_planes.max(1) + 1);
         let until = starts[0].get(index + 1).map_or(shape[0], |&next| in_volume(next));
         while final_planes < until {
-            let planes = final_planes..until.min(final_planes + SLAB_PLANES);
+            let planes = final_planes..until.min(final_planes + grain.slab_planes);
             let output_until = output.high.partition_point(|&high| (high as usize) < planes.end);
             final_planes = planes.end;
             steps.push(Step::Resolve(Slab { planes, output: final_output..output_until }));
             final_output = output_until;
         }
     }
-    Ok(Schedule { padded, pad_before, tiles, steps, ring_planes })
+    Ok(Schedule { padded, pad_before, tiles, steps, volume_planes, ring_planes })
+}
+
+/// The order of axes, the slowest first, in which a run keeps the thinnest part of a volume of
+/// `shape` voxels alive: along the axis across which tiles cover the least. The given order stays
+/// where another saves less than a fifth, for it is the one voxels are stored in.
+pub fn sweep(shape: [usize; 3], patch: [usize; 3]) -> [usize; 3] {
+    let alive = |axis: usize| {
+        let across: usize =
+            (0..3).filter(|&other| other != axis).map(|other| shape[other]).product();
+        across * shape[axis].min(patch[axis] + 1)
+    };
+    let best = (1..3).min_by_key(|&axis| alive(axis)).unwrap_or(0);
+    match best {
+        1 if alive(1) * 5 < alive(0) * 4 => [1, 0, 2],
+        2 if alive(2) * 5 < alive(0) * 4 => [2, 0, 1],
+        _ => [0, 1, 2],
+    }
 }
 
 #[cfg(test)]
@@ -108,16 +144,28 @@ mod tests {
         #[test]
         fn slabs_are_final_and_the_ring_never_overwrites_what_lives(
             planes in 1usize..300, patch in 1usize..90, step in 0.1f64..=1.0,
-            output in 1usize..400
+            output in 1usize..400,
+            feed_planes in 1usize..40, slab_planes in 1usize..6
         ) {
             let map = spread(planes, output);
-            let plan = schedule([planes, 5, 7], [patch, 5, 4], step, &map).unwrap();
+            let grain = Grain { feed_planes, slab_planes };
+            let plan = schedule([planes, 5, 7], [patch, 5, 4], step, &map, grain).unwrap();
+            let mut volume: Vec<Option<usize>> = vec![None; plan.volume_planes];
+            let mut fed = 0;
             // Which plane each slot of the ring holds, and whether it may be replaced.
             let mut slots: Vec<Option<usize>> = vec![None; plan.ring_planes];
             let (mut next_plane, mut next_output, mut kept) = (0, 0, None);
             let mut seen = 0;
             for step in &plan.steps {
                 match step {
+                    Step::Feed(planes) => {
+                        prop_assert_eq!(planes.start, fed);
+                        prop_assert!(planes.len() <= feed_planes);
+                        fed = planes.end;
+                        for plane in planes.clone() {
+                            volume[plane % plan.volume_planes] = Some(plane);
+                        }
+                    }
                     Step::Tile(index) => {
                         prop_assert_eq!(*index, seen);
                         seen += 1;
@@ -127,6 +175,7 @@ mod tests {
                                 .checked_sub(plan.pad_before[0])
                                 .filter(|&plane| plane < planes) else { continue };
                             prop_assert!(plane >= next_plane, "a tile touches a final plane");
+                            prop_assert_eq!(volume[plane % plan.volume_planes], Some(plane));
                             let slot = &mut slots[plane % plan.ring_planes];
                             if let Some(held) = *slot {
                                 let live = held >= next_plane || Some(held) == kept;
@@ -138,7 +187,7 @@ mod tests {
                     Step::Resolve(slab) => {
                         prop_assert_eq!(slab.planes.start, next_plane);
                         prop_assert_eq!(slab.output.start, next_output);
-                        prop_assert!(slab.planes.len() <= SLAB_PLANES);
+                        prop_assert!(slab.planes.len() <= slab_planes);
                         for plane in slab.planes.clone() {
                             prop_assert_eq!(slots[plane % plan.ring_planes], Some(plane));
                         }
@@ -155,13 +204,25 @@ mod tests {
                 }
             }
             prop_assert_eq!((next_plane, next_output, seen), (planes, output, plan.tiles.len()));
+            prop_assert_eq!(fed, planes);
+            prop_assert!(plan.volume_planes <= planes.min(patch + feed_planes - 1));
             prop_assert!(plan.ring_planes <= planes.min(patch + 1));
         }
     }
 
+    const GRAIN: Grain = Grain { feed_planes: 16, slab_planes: 4 };
+
+    #[test]
+    fn runs_go_along_the_axis_that_keeps_least_alive() {
+        assert_eq!(sweep([280, 273, 273], [128; 3]), [0, 1, 2]);
+        assert_eq!(sweep([250, 273, 273], [128; 3]), [0, 1, 2]);
+        assert_eq!(sweep([20, 400, 320], [16, 128, 128]), [1, 0, 2]);
+        assert_eq!(sweep([100, 100, 700], [128; 3]), [2, 0, 1]);
+    }
+
     #[test]
     fn small_volumes_are_padded_with_the_odd_voxel_at_the_end() {
-        let plan = schedule([3, 8, 20], [8, 8, 8], 0.5, &spread(3, 3)).unwrap();
+        let plan = schedule([3, 8, 20], [8, 8, 8], 0.5, &spread(3, 3), GRAIN).unwrap();
         assert_eq!(plan.padded, [8, 8, 20]);
         assert_eq!(plan.pad_before, [2, 0, 0]);
         assert_eq!(plan.tiles.len(), 4);

@@ -5,6 +5,7 @@
 mod guard;
 mod handles;
 mod run;
+mod staged;
 mod types;
 
 pub use handles::*;

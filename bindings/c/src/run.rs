@@ -3,12 +3,14 @@
 use std::ffi::c_void;
 use std::ops::ControlFlow;
 
-use engine::session::{Export, LabelMap, Level, Observer, Phase, Progress, Segmentation};
+use engine::session::{
+    Export, LabelMap, Level, Observer, Phase, ProbabilityBox, Progress, Segmentation,
+};
 use engine::{Element, Error, Geometry, Result, RunOptions, VolumeView};
-use half::f16;
 
 use crate::guard::{array, guard, read_versioned, required, write_versioned};
 use crate::handles::{Log, voxtile_session};
+use crate::staged::Staged;
 use crate::types::*;
 
 fn element(dtype: u32, what: &str) -> Result<Element> {
@@ -164,6 +166,7 @@ unsafe fn wishes(
 struct Caller<'a> {
     options: &'a voxtile_run_options,
     log: Log,
+    staged: Staged,
 }
 
 impl Observer for Caller<'_> {
@@ -193,6 +196,11 @@ impl Observer for Caller<'_> {
             Level::Warning => VOXTILE_LOG_WARNING,
         };
         self.log.say(level, text);
+    }
+
+    fn probabilities(&mut self, found: &ProbabilityBox) -> Result<()> {
+        self.staged.put(found);
+        Ok(())
     }
 }
 
@@ -254,9 +262,10 @@ pub unsafe extern "C" fn voxtile_run(
                 let output = read_versioned(output, "output")?;
                 check(handle, &view, &output)?;
                 let wishes = wishes(&given, Some(&output))?;
-                let mut caller = Caller { options: &given, log: handle.log };
+                let staged = Staged::new(&output, view.voxels())?;
+                let mut caller = Caller { options: &given, log: handle.log, staged };
                 let found = handle.session.run(&view, &wishes, &mut caller)?;
-                deliver(&found, &output);
+                deliver(&found, &caller.staged, &output);
                 Ok(())
             })
         })
@@ -346,7 +355,7 @@ fn check(handle: &voxtile_session, view: &VolumeView, output: &voxtile_output) -
 ///
 /// # Safety
 /// `check` has accepted the output, and its buffers are as large as they say.
-unsafe fn deliver(found: &Segmentation, output: &voxtile_output) {
+unsafe fn deliver(found: &Segmentation, staged: &Staged, output: &voxtile_output) {
     // SAFETY: as the caller promises.
     unsafe {
         if !output.labels.is_null() {
@@ -360,16 +369,8 @@ unsafe fn deliver(found: &Segmentation, output: &voxtile_output) {
                 (LabelMap::U16(labels), _) => write(output.labels, labels.iter().copied()),
             }
         }
-        let probabilities = found.probabilities.iter().copied();
-        match output.probability_dtype {
-            _ if probabilities.len() == 0 => {}
-            VOXTILE_U8 => {
-                write(output.probabilities, probabilities.map(|p| (p * 255.0).round() as u8));
-            }
-            VOXTILE_F16 => {
-                write(output.probabilities, probabilities.map(|p| f16::from_f32(p).to_bits()));
-            }
-            _ => write(output.probabilities, probabilities),
+        if !staged.bytes.is_empty() {
+            write(output.probabilities, staged.bytes.iter().copied());
         }
     }
 }

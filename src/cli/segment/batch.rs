@@ -174,23 +174,24 @@ impl<'s, 'a> Batch<'s, 'a, '_> {
             Some(thread) => join(thread)??,
             None => case::read(case, work.package(), model)?,
         };
-        let estimate = case::estimate(work, &read)?;
-        let needed = estimate.host_bytes.saturating_add(read.bytes());
-        let behind = |batch: &Self| batch.behind.as_ref().map_or(0, |writing| writing.bytes);
-        if !work.allows(needed.saturating_add(behind(self))) {
+        let mut beside = self.behind.as_ref().map_or(0, |writing| writing.bytes);
+        let mut estimate = case::estimate(work, &read, beside)?;
+        let taken = |beside: u64| beside.saturating_add(read.bytes());
+        if !work.allows(estimate.least_host_bytes.saturating_add(taken(beside))) {
             self.wait();
+            beside = 0;
+            estimate = case::estimate(work, &read, beside)?;
         }
-        let mut beside = behind(self);
         if let Some(&next) = self.queue.front() {
             // A header that can't be read is reported when the image is.
-            let bytes = nifti::memory_bytes(&next.inputs).unwrap_or(0).saturating_add(beside);
-            if work.allows(needed.saturating_add(bytes)) {
-                beside = bytes;
+            let with_next = nifti::memory_bytes(&next.inputs).unwrap_or(0).saturating_add(beside);
+            if work.allows(estimate.host_bytes.saturating_add(taken(with_next))) {
+                beside = with_next;
                 let read = move || case::read(next, work.package(), model);
                 self.ahead = Some(self.scope.spawn(read));
             }
         }
-        case::compute(work, case, read, &estimate, beside)
+        case::compute(work, case, read, beside)
     }
 
     /// Writes a case's label map on a thread of its own, once that of the case before is written.

@@ -163,11 +163,16 @@ pub fn read(case: &Case, package: &Package, model: &Path) -> Result<Read, Failur
     Ok(Read { image, seconds: clock.elapsed().as_secs_f64() })
 }
 
-/// What segmenting it takes at most.
-pub fn estimate(work: &Work, read: &Read) -> Result<Estimate, Failure> {
-    let view = read.image.view();
-    let estimate = work.session.estimate(&view, &work.options);
+/// What segmenting it takes at most, while `beside_bytes` are held for other cases.
+pub fn estimate(work: &Work, read: &Read, beside_bytes: u64) -> Result<Estimate, Failure> {
+    let options = options(work, read, beside_bytes);
+    let estimate = work.session.estimate(&read.image.view(), &options);
     estimate.map_err(Failure::of(Exit::Input))
+}
+
+fn options(work: &Work, read: &Read, beside_bytes: u64) -> RunOptions {
+    let taken_bytes = read.bytes().saturating_add(beside_bytes);
+    RunOptions { taken_bytes, ..work.options.clone() }
 }
 
 /// Refuses what takes more than the user allows; the limit is for images too.
@@ -189,13 +194,13 @@ pub fn compute<'a>(
     work: &'a Work,
     case: &'a Case,
     read: Read,
-    estimate: &Estimate,
     beside_bytes: u64,
 ) -> Result<Computed<'a>, Failure> {
     let clock = Instant::now();
-    let estimated_bytes =
-        estimate.host_bytes.saturating_add(read.bytes()).saturating_add(beside_bytes);
-    obey(work, estimated_bytes)?;
+    let options = options(work, &read, beside_bytes);
+    let estimate = estimate(work, &read, beside_bytes)?;
+    obey(work, estimate.least_host_bytes.saturating_add(options.taken_bytes))?;
+    let estimated_bytes = estimate.host_bytes.saturating_add(options.taken_bytes);
     let Work { arguments, console, session, .. } = work;
     let Read { mut image, seconds } = read;
     let package = work.package();
@@ -217,7 +222,7 @@ pub fn compute<'a>(
         bytes_text(estimated_bytes)
     ));
 
-    let result = session.run(&image.view(), &work.options, &mut follower);
+    let result = session.run(&image.view(), &options, &mut follower);
     follower.clear();
     let segmentation = match result {
         Ok(segmentation) if !system::cancelled() => segmentation,

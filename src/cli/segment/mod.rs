@@ -79,8 +79,7 @@ fn segment_one(
     let segment = || {
         let read = case::read(&case, model.package(), model_path)?;
         let work = prepare(arguments, console, Arc::clone(&model))?;
-        let estimate = case::estimate(&work, &read)?;
-        let computed = case::compute(&work, &case, read, &estimate, 0)?;
+        let computed = case::compute(&work, &case, read, 0)?;
         let mut done = case::write(&case, computed)?;
         done.seconds.total = started.elapsed().as_secs_f64();
         let outcome = done.outcome(&case, &work);
@@ -139,6 +138,7 @@ fn prepare<'a>(
         step: arguments.step,
         mirror: arguments.mirror,
         scores: arguments.scores.is_some(),
+        preprocessed: arguments.preprocessed.is_some(),
         export: arguments.export.into(),
         raw: arguments.raw,
         ..RunOptions::default()

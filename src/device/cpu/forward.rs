@@ -1,6 +1,7 @@
 //! A network made ready to run: weights in the kernels' order, the arena, memory of each thread.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::conv::{ConvLayout, ConvRun, ConvWeights, Scratch};
 use super::head::Head;
@@ -11,6 +12,7 @@ use super::rows::{JoinRow, PoolRow};
 use super::statistics::Partial;
 use crate::base::error::filled;
 use crate::base::{Pool, Result};
+use crate::device::MemoryPart;
 #[cfg(test)]
 use crate::net::StatisticsId;
 use crate::net::{
@@ -36,6 +38,25 @@ enum Layer {
         /// Of the source, if it is normalised.
         coefficients: Vec<Coefficients>,
     },
+}
+
+impl Layer {
+    /// How many multiplications it takes, about.
+    fn multiplications(&self, plan: &Plan) -> f64 {
+        let values = |tensor: TensorId| {
+            let tensor = &plan.network.tensors[tensor.0];
+            tensor.channels as f64 * tensor.shape.iter().product::<usize>() as f64
+        };
+        match self {
+            Self::Conv { layout, .. } => {
+                let output = layout.conv.output;
+                let channels = plan.network.tensors[output.0].channels as f64;
+                values(output) / channels * layout.weight_values() as f64
+            }
+            Self::Join { join, .. } => values(join.output),
+            Self::AveragePool { pool, .. } => values(pool.output),
+        }
+    }
 }
 
 /// A loaded network.
@@ -82,8 +103,13 @@ fn padded(network: &Network, tensor: usize) -> usize {
     network.tensors[tensor].channels.next_multiple_of(BLOCK)
 }
 
-/// Bytes that a loaded network occupies, without loading it.
-pub(super) fn bytes(plan: &Plan, folds: usize, kernels: &Kernels, threads: usize) -> u64 {
+/// What a loaded network occupies, without loading it.
+pub(super) fn memory(
+    plan: &Plan,
+    folds: usize,
+    kernels: &Kernels,
+    threads: usize,
+) -> Vec<MemoryPart> {
     let network = &plan.network;
     let layouts: Vec<ConvLayout> = convs(network, kernels).collect();
     let most = most_scratch(&layouts);
@@ -110,13 +136,15 @@ pub(super) fn bytes(plan: &Plan, folds: usize, kernels: &Kernels, threads: usize
         .filter(|parameter| parameter.shape.len() == 1)
         .map(|parameter| parameter.shape[0])
         .sum();
-    let values = plan.arena as u64
-        + folds as u64 * (weights + vectors) as u64
-        + threads as u64 * (most[0] + most[1]) as u64;
-    4 * values
+    let weights = 4 * folds as u64 * (weights + vectors) as u64 + Head::bytes(network, folds);
+    let scratch = 4 * threads as u64 * (most[0] + most[1]) as u64
         + coefficients as u64
-        + ((partials + statistics) * size_of::<Partial>()) as u64
-        + Head::bytes(network, folds)
+        + ((partials + statistics) * size_of::<Partial>()) as u64;
+    vec![
+        MemoryPart::new("activations of a tile", 4 * plan.arena as u64),
+        MemoryPart::new("weights", weights),
+        MemoryPart::new("scratch memory of the kernels", scratch),
+    ]
 }
 
 fn convs<'a>(
@@ -227,12 +255,43 @@ impl Forward {
 
     /// Runs the network of one fold.
     pub(super) fn run(&mut self, fold: usize, kernels: &Kernels, pool: &Pool) {
+        self.run_while(fold, kernels, pool, |_| true);
+    }
+
+    /// Seconds of [`Forward::run`], from as many operations as take about `limit_seconds`.
+    pub(super) fn measure(&mut self, limit_seconds: f64, kernels: &Kernels, pool: &Pool) -> f64 {
+        let layers = self.layers.iter();
+        let work: Vec<f64> = layers.map(|layer| layer.multiplications(&self.plan)).collect();
+        let started = Instant::now();
+        let mut done = 0.0;
+        self.run_while(0, kernels, pool, |next| {
+            let go_on = next == 0 || started.elapsed().as_secs_f64() < limit_seconds;
+            if go_on {
+                done += work[next];
+            }
+            go_on
+        });
+        let share = done / work.iter().sum::<f64>();
+        started.elapsed().as_secs_f64() / share.max(f64::MIN_POSITIVE)
+    }
+
+    /// Runs the operations of one fold, each if `go_on(its number)`.
+    fn run_while(
+        &mut self,
+        fold: usize,
+        kernels: &Kernels,
+        pool: &Pool,
+        mut go_on: impl FnMut(usize) -> bool,
+    ) {
         let Self { plan, layers, vectors, arena, scratch, partials, statistics, .. } = self;
         let network = &plan.network;
         let arena = arena.shared();
         let scratch = Shared(scratch.as_mut_ptr());
         let vector = |id: ParameterId| vectors[fold][id.0].as_slice();
-        for (layer, op) in layers.iter_mut().zip(&network.ops) {
+        for (number, (layer, op)) in layers.iter_mut().zip(&network.ops).enumerate() {
+            if !go_on(number) {
+                return;
+            }
             let (Layer::Conv { coefficients, .. }
             | Layer::Join { coefficients, .. }
             | Layer::AveragePool { coefficients, .. }) = layer;

@@ -18,7 +18,9 @@ mod simd;
 mod statistics;
 #[cfg(test)]
 mod tests;
+mod volume;
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use self::forward::Forward;
@@ -26,7 +28,7 @@ use self::kernels::Kernels;
 use self::memory::BLOCK;
 use self::mosaic::Mosaic;
 pub use self::simd::Instructions;
-use super::{Device, DeviceInfo, Job, JobSize, SlabOutput};
+use super::{Device, DeviceInfo, Job, JobSize, MemoryPart, SlabOutput};
 use crate::base::{Error, Pool, Result};
 use crate::net::{Network, Plan, Weights};
 use crate::window::{Slab, Tile};
@@ -111,11 +113,11 @@ impl Device for Cpu {
         &self.info
     }
 
-    fn loaded_bytes(&self, plan: &Plan, folds: usize) -> u64 {
-        forward::bytes(plan, folds, self.kernels, self.pool.threads())
+    fn loaded_memory(&self, plan: &Plan, folds: usize) -> Vec<MemoryPart> {
+        forward::memory(plan, folds, self.kernels, self.pool.threads())
     }
 
-    fn job_bytes(&self, plan: &Plan, folds: usize, job: &JobSize) -> u64 {
+    fn job_memory(&self, plan: &Plan, folds: usize, job: &JobSize) -> Vec<MemoryPart> {
         let network = &plan.network;
         let slab = job.output_planes as u64 * (job.output[1] * job.output[2]) as u64;
         let scores = if job.scores {
@@ -124,9 +126,12 @@ impl Device for Cpu {
             0
         };
         let head = head_sizes(network, folds);
-        mosaic::bytes(job, head, patch(network), self.pool.threads())
-            + slab * (2 + 4 * job.probability_classes as u64)
-            + scores
+        let mut parts = mosaic::memory(job, head, patch(network), self.pool.threads());
+        parts.push(MemoryPart::new("labels of a slab", slab * 2));
+        let probabilities = slab * 4 * job.probability_classes as u64;
+        parts.push(MemoryPart::new("probabilities of a slab", probabilities));
+        parts.push(MemoryPart::new("scores of a slab", scores));
+        parts
     }
 
     fn load(&mut self, plan: Arc<Plan>, weights: &dyn Weights) -> Result<()> {
@@ -144,12 +149,24 @@ impl Device for Cpu {
         Ok(())
     }
 
+    fn feed(&mut self, planes: Range<usize>, values: &[f32]) -> Result<()> {
+        let mosaic = out_of_order(self.mosaic.as_mut(), "begin")?;
+        mosaic.volume.feed(planes, values);
+        Ok(())
+    }
+
     fn gather(&mut self, tile: &Tile, mirror: [bool; 3]) -> Result<()> {
         let forward = out_of_order(self.forward.as_mut(), "load")?;
-        let mosaic = out_of_order(self.mosaic.as_ref(), "begin")?;
+        let mosaic = out_of_order(self.mosaic.as_mut(), "begin")?;
         let patch = forward.patch();
-        mosaic.gather(tile, mirror, patch, forward.input_mut(), &self.pool);
+        let Mosaic { volume, job, .. } = mosaic;
+        volume.gather(job, tile, mirror, patch, forward.input_mut(), &self.pool);
         Ok(())
+    }
+
+    fn measure(&mut self, limit_seconds: f64) -> Result<f64> {
+        let forward = out_of_order(self.forward.as_mut(), "load")?;
+        Ok(forward.measure(limit_seconds, self.kernels, &self.pool))
     }
 
     fn forward(&mut self, fold: usize) -> Result<()> {

@@ -4,14 +4,18 @@
 //! linear, so it commutes with the weighted mean and runs once per voxel instead of once per
 //! tile. With [`Blend::Probabilities`] a voxel holds the classes' probabilities.
 
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+
 use super::forward::Forward;
 use super::head::Head;
 use super::kernels::Kernels;
 use super::memory::{BLOCK, Buffer, Shared};
 use super::scores::{BlendRow, ScoreRow, sigmoid};
+use super::volume::{self, Volume};
 use crate::base::error::filled;
 use crate::base::{Pool, Result};
-use crate::device::{Blend, Decision, Job, JobSize};
+use crate::device::{Accumulators, Blend, Decision, Job, JobSize, MemoryPart};
 use crate::window::Tile;
 
 /// Memory of one thread.
@@ -20,18 +24,109 @@ pub(super) struct RowScratch {
     pub(super) features: Buffer,
     /// `[voxel][padded classes]`
     pub(super) scores: Buffer,
+    /// A row of the mosaic, `[voxel][depth]`, where the mosaic holds half precision.
+    pub(super) sums: Buffer,
+}
+
+/// The mosaic's values, `[plane % ring planes][shape1][shape2][depth]`.
+pub(super) enum Sums {
+    Single(Buffer),
+    Half(Vec<f16>),
+}
+
+/// The mosaic's values as threads share them.
+#[derive(Clone, Copy)]
+pub(super) enum SharedSums {
+    Single(Shared<f32>),
+    Half(Shared<f16>),
+}
+
+impl Sums {
+    fn new(accumulators: Accumulators, length: usize) -> Result<Self> {
+        Ok(match accumulators {
+            Accumulators::F32 => Self::Single(Buffer::zeroed("mosaic", length)?),
+            Accumulators::F16 => Self::Half(filled("mosaic", length, f16::ZERO)?),
+        })
+    }
+
+    fn clear(&mut self, range: std::ops::Range<usize>) {
+        match self {
+            Self::Single(values) => values.values_mut()[range].fill(0.0),
+            Self::Half(values) => values[range].fill(f16::ZERO),
+        }
+    }
+
+    pub(super) fn shared(&mut self) -> SharedSums {
+        match self {
+            Self::Single(values) => SharedSums::Single(values.shared()),
+            Self::Half(values) => SharedSums::Half(Shared(values.as_mut_ptr())),
+        }
+    }
+}
+
+impl SharedSums {
+    /// Lets `work` change `count` values from `first`, in single precision: in place, or a copy in
+    /// `scratch` that is rounded and put back.
+    ///
+    /// # Safety
+    /// The values are there and no other thread uses them; `scratch` holds as many.
+    pub(super) unsafe fn update(
+        self,
+        first: usize,
+        count: usize,
+        scratch: &mut Buffer,
+        work: impl FnOnce(*mut f32),
+    ) {
+        match self {
+            // SAFETY: as the caller promises.
+            Self::Single(values) => work(unsafe { values.get().add(first) }),
+            Self::Half(values) => {
+                // SAFETY: as the caller promises.
+                let values =
+                    unsafe { std::slice::from_raw_parts_mut(values.get().add(first), count) };
+                let row = &mut scratch.values_mut()[..count];
+                values.convert_to_f32_slice(row);
+                work(row.as_mut_ptr());
+                values.convert_from_f32_slice(row);
+            }
+        }
+    }
+
+    /// `count` values from `first` in single precision: where they are, or a copy in `scratch`.
+    ///
+    /// # Safety
+    /// The values are there and no thread writes them; `scratch` holds as many.
+    pub(super) unsafe fn read(
+        self,
+        first: usize,
+        count: usize,
+        scratch: &mut Buffer,
+    ) -> *const f32 {
+        match self {
+            // SAFETY: as the caller promises.
+            Self::Single(values) => unsafe { values.get().add(first) },
+            Self::Half(values) => {
+                // SAFETY: as the caller promises.
+                let values = unsafe { std::slice::from_raw_parts(values.get().add(first), count) };
+                let row = &mut scratch.values_mut()[..count];
+                values.convert_to_f32_slice(row);
+                row.as_ptr()
+            }
+        }
+    }
 }
 
 /// The state of a run.
 pub(super) struct Mosaic {
     pub(super) job: Job,
+    pub(super) volume: Volume,
     /// Values of a voxel, a multiple of 16.
     pub(super) depth: usize,
-    /// `[plane % ring planes][shape1][shape2][depth]`
-    pub(super) values: Buffer,
+    pub(super) sums: Sums,
     /// Sum of the window's weights, `[plane % ring planes][shape1][shape2]`.
     pub(super) weight_sums: Vec<f32>,
-    /// Class of each voxel that is final, `[plane % ring planes][shape1][shape2]`.
+    /// Class of each voxel of a slab and of the plane before it,
+    /// `[plane % (slab planes + 1)][shape1][shape2]`.
     pub(super) classes: Vec<u16>,
     pub(super) scratch: Vec<RowScratch>,
     /// Planes before this one have been cleared and may hold something.
@@ -50,55 +145,69 @@ fn depth_of(blend: Blend, features: usize, folds: usize, padded_classes: usize) 
     }
 }
 
-/// Values of a thread's features and scores.
-fn scratch_values(
-    head: [usize; 3],
-    blend: Blend,
-    patch2: usize,
-    shape2: usize,
-    output2: usize,
-) -> [usize; 2] {
+/// Values of a thread's features and scores, for a row of voxels.
+fn scratch_values(head: [usize; 3], blend: Blend, voxels: usize) -> [usize; 2] {
     let [features, folds, padded_classes] = head;
-    let voxels = patch2.max(shape2).max(output2);
     [
         voxels * depth_of(blend, features, folds, padded_classes).max(features),
         voxels * padded_classes,
     ]
 }
 
-/// Bytes of a run with these sizes, the volume included.
-pub(super) fn bytes(size: &JobSize, head: [usize; 3], patch: [usize; 3], threads: usize) -> u64 {
+/// What a run with these sizes occupies, the volume included.
+pub(super) fn memory(
+    size: &JobSize,
+    head: [usize; 3],
+    patch: [usize; 3],
+    threads: usize,
+) -> Vec<MemoryPart> {
     let plane = (size.shape[1] * size.shape[2]) as u64;
     let depth = depth_of(size.blend, head[0], head[1], head[2]) as u64;
-    let scratch = scratch_values(head, size.blend, patch[2], size.shape[2], size.output[2]);
-    let volume = 4 * size.channels as u64 * plane * size.shape[0] as u64;
-    let window = 4 * patch.iter().product::<usize>() as u64;
-    let ring = size.ring_planes as u64 * plane * (4 * depth + 4 + 2);
-    volume + window + ring + 4 * (threads * (scratch[0] + scratch[1])) as u64
+    let scratch = scratch_values(head, size.blend, size.shape[2]);
+    let (value, rounded) = match size.accumulators {
+        Accumulators::F32 => (4, 0),
+        Accumulators::F16 => (2, scratch[0]),
+    };
+    let ring = size.ring_planes as u64 * plane;
+    vec![
+        MemoryPart::new("prepared planes", volume::bytes(size, patch)),
+        MemoryPart::new("mosaic", ring * (value * depth + 4)),
+        MemoryPart::new("classes", 2 * plane * (size.slab_planes as u64 + 1)),
+        MemoryPart::new("weights of a tile's voxels", 4 * patch.iter().product::<usize>() as u64),
+        MemoryPart::new(
+            "scratch memory of rows",
+            4 * (threads * (scratch[0] + scratch[1] + rounded)) as u64,
+        ),
+    ]
 }
 
 impl Mosaic {
     pub(super) fn new(job: Job, head: &Head, patch: [usize; 3], threads: usize) -> Result<Self> {
         let depth = depth(job.blend, head);
-        let voxels = job.ring_planes * job.shape[1] * job.shape[2];
+        let plane = job.shape[1] * job.shape[2];
+        let voxels = job.ring_planes * plane;
         let sizes = scratch_values(
             [head.features, head.folds, head.padded_classes],
             job.blend,
-            patch[2],
             job.shape[2],
-            job.output[2].low.len(),
         );
+        let rounded = match job.accumulators {
+            Accumulators::F32 => 0,
+            Accumulators::F16 => sizes[0],
+        };
         let row = |_| {
             Ok(RowScratch {
                 features: Buffer::zeroed("scratch memory of a thread", sizes[0])?,
                 scores: Buffer::zeroed("scratch memory of a thread", sizes[1])?,
+                sums: Buffer::zeroed("scratch memory of a thread", rounded)?,
             })
         };
         Ok(Self {
             depth,
-            values: Buffer::zeroed("mosaic", voxels * depth)?,
+            volume: Volume::new(&job, patch)?,
+            sums: Sums::new(job.accumulators, voxels * depth)?,
             weight_sums: filled("mosaic", voxels, 0.0)?,
-            classes: filled("mosaic", voxels, 0)?,
+            classes: filled("mosaic", (job.slab_planes + 1) * plane, 0)?,
             scratch: (0..threads).map(row).collect::<Result<_>>()?,
             begun: 0,
             job,
@@ -110,42 +219,10 @@ impl Mosaic {
         ((plane % self.job.ring_planes) * self.job.shape[1] + row) * self.job.shape[2]
     }
 
-    /// Copies a tile out of the volume into the network's input.
-    pub(super) fn gather(
-        &self,
-        tile: &Tile,
-        mirror: [bool; 3],
-        patch: [usize; 3],
-        input: &mut [f32],
-        pool: &Pool,
-    ) {
-        let job = &self.job;
-        let inside = |axis: usize, at: usize| {
-            let at = if mirror[axis] { patch[axis] - 1 - at } else { at };
-            (tile.start[axis] + at)
-                .checked_sub(job.pad_before[axis])
-                .filter(|&voxel| voxel < job.shape[axis])
-        };
-        let plane = patch[1] * patch[2];
-        let planes = input.len() / plane;
-        let input = Shared(input.as_mut_ptr());
-        pool.run(planes, &|index, _| {
-            // SAFETY: tasks own planes of the input.
-            let plane =
-                unsafe { std::slice::from_raw_parts_mut(input.get().add(index * plane), plane) };
-            let (channel, at) = (index / patch[0], index % patch[0]);
-            for (at1, line) in plane.chunks_exact_mut(patch[2]).enumerate() {
-                let (Some(z), Some(y)) = (inside(0, at), inside(1, at1)) else {
-                    line.fill(0.0);
-                    continue;
-                };
-                let row = ((channel * job.shape[0] + z) * job.shape[1] + y) * job.shape[2];
-                let row = &job.volume[row..row + job.shape[2]];
-                for (at2, value) in line.iter_mut().enumerate() {
-                    *value = inside(2, at2).map_or(0.0, |x| row[x]);
-                }
-            }
-        });
+    /// Where the classes of a row of the volume begin.
+    pub(super) fn class_row(&self, plane: usize, row: usize) -> usize {
+        let slot = plane % (self.job.slab_planes + 1);
+        (slot * self.job.shape[1] + row) * self.job.shape[2]
     }
 
     /// Adds the features of one pass, weighted, at the tile's place.
@@ -159,82 +236,90 @@ impl Mosaic {
         pool: &Pool,
     ) {
         let (features, head, patch) = (forward.output(), &forward.head, forward.patch());
+        let axes = self.job.axes;
         // The part of the tile that lies in the volume, in voxels of the volume.
         let inside: [std::ops::Range<usize>; 3] = std::array::from_fn(|axis| {
             let start = tile.start[axis].max(self.job.pad_before[axis]) - self.job.pad_before[axis];
-            let end = tile.start[axis] + patch[axis];
+            let end = tile.start[axis] + patch[axes[axis]];
             start..end.saturating_sub(self.job.pad_before[axis]).min(self.job.shape[axis])
         });
         self.clear_until(inside[0].end);
         let by_class = self.job.blend == Blend::Probabilities;
         // Each fold has features of its own, but classes are shared.
         let counts_weight = by_class || fold == 0;
-        let values = self.values.shared();
+        let sums = self.sums.shared();
         let weight_sums = Shared(self.weight_sums.as_mut_ptr());
         let scratch = Shared(self.scratch.as_mut_ptr());
         let this = &*self;
         let rows = inside[1].len();
         let block = patch.iter().product::<usize>() * BLOCK;
+        let steps = [patch[1] * patch[2], patch[2], 1];
+        let window_rows = [patch[axes[1]], patch[axes[2]]];
         pool.run(inside[0].len() * rows, &|task, worker| {
-            let (z, y) = (inside[0].start + task / rows, inside[1].start + task % rows);
-            let in_tile = |axis: usize, voxel: usize| {
-                let at = voxel + this.job.pad_before[axis] - tile.start[axis];
-                let network = if mirror[axis] { patch[axis] - 1 - at } else { at };
-                (at, network)
-            };
-            let ((z_at, z_net), (y_at, y_net)) = (in_tile(0, z), in_tile(1, y));
-            let (x_at, x_net) = in_tile(2, inside[2].start);
+            let start =
+                [inside[0].start + task / rows, inside[1].start + task % rows, inside[2].start];
+            let at: [usize; 3] = std::array::from_fn(|axis| {
+                start[axis] + this.job.pad_before[axis] - tile.start[axis]
+            });
+            let from: usize = (0..3)
+                .map(|axis| {
+                    let (network_axis, at) = (axes[axis], at[axis]);
+                    let last = patch[network_axis] - 1;
+                    let at = if mirror[network_axis] { last - at } else { at };
+                    at * steps[network_axis]
+                })
+                .sum();
+            let step = (steps[axes[2]] * BLOCK) as isize;
             let count = inside[2].len();
-            let window = &this.job.window[(z_at * patch[1] + y_at) * patch[2] + x_at..][..count];
-            let from = ((z_net * patch[1] + y_net) * patch[2] + x_net) * BLOCK;
-            let from_step = if mirror[2] { -(BLOCK as isize) } else { BLOCK as isize };
-            let voxel = this.ring_row(z, y) + inside[2].start;
+            let window = (at[0] * window_rows[0] + at[1]) * window_rows[1] + at[2];
+            let window = &this.job.window[window..][..count];
+            let voxel = this.ring_row(start[0], start[1]) + start[2];
             // SAFETY: tasks own rows of the ring and workers their scratch memory; the row's
             // voxels lie in the tile and in the volume, by `inside`.
             unsafe {
-                let sums = weight_sums.get().add(voxel);
+                let weights = weight_sums.get().add(voxel);
                 if counts_weight {
                     for (x, weight) in window.iter().enumerate() {
-                        *sums.add(x) += weight;
+                        *weights.add(x) += weight;
                     }
                 }
-                let to = values.get().add(voxel * this.depth);
+                let RowScratch { features: row_features, scores, sums: rounded } =
+                    &mut *scratch.get().add(worker);
                 let mut row = BlendRow {
-                    from: features.as_ptr().add(from),
-                    from_step,
+                    from: features.as_ptr().add(from * BLOCK),
+                    from_step: if mirror[axes[2]] { -step } else { step },
                     from_block: block,
                     blocks: head.features / BLOCK,
-                    to: to.add(fold * head.features),
+                    to: std::ptr::null_mut(),
                     to_step: this.depth,
                     window: window.as_ptr(),
                     count,
                 };
+                let mut place = fold * head.features;
                 if by_class {
-                    let scratch = &mut *scratch.get().add(worker);
+                    let buffers = [row_features, scores];
                     let decision = this.job.decision;
-                    let scores = probabilities(&row, head, fold, scratch, kernels, decision);
-                    row = BlendRow {
-                        from: scores,
-                        from_step: head.padded_classes as isize,
-                        from_block: BLOCK,
-                        blocks: head.padded_classes / BLOCK,
-                        to,
-                        ..row
-                    };
+                    row.from = probabilities(&row, head, fold, buffers, kernels, decision);
+                    row.from_step = head.padded_classes as isize;
+                    row.from_block = BLOCK;
+                    row.blocks = head.padded_classes / BLOCK;
+                    place = 0;
                 }
-                (kernels.blend_row)(&row);
+                sums.update(voxel * this.depth, count * this.depth, rounded, |to| {
+                    row.to = to.add(place);
+                    (kernels.blend_row)(&row);
+                });
             }
         });
     }
 
     /// Clears planes that are touched for the first time; their slots of the ring are free.
-    fn clear_until(&mut self, end: usize) {
+    pub(super) fn clear_until(&mut self, end: usize) {
         let plane = self.job.shape[1] * self.job.shape[2];
         for index in self.begun..end {
             let first = self.ring_row(index, 0);
             self.weight_sums[first..first + plane].fill(0.0);
-            let values = first * self.depth..(first + plane) * self.depth;
-            self.values.values_mut()[values].fill(0.0);
+            self.sums.clear(first * self.depth..(first + plane) * self.depth);
         }
         self.begun = self.begun.max(end);
     }
@@ -243,16 +328,16 @@ impl Mosaic {
 /// The class probabilities of a row's voxels, `[voxel][padded classes]`.
 ///
 /// # Safety
-/// The row's source is valid, and `scratch` is large enough for its voxels.
+/// The row's source is valid, and the buffers of features and scores are large enough for its voxels.
 unsafe fn probabilities(
     row: &BlendRow,
     head: &Head,
     fold: usize,
-    scratch: &mut RowScratch,
+    [features, scores]: [&mut Buffer; 2],
     kernels: &Kernels,
     decision: Decision,
 ) -> *const f32 {
-    let features = scratch.features.values_mut();
+    let features = features.values_mut();
     for voxel in 0..row.count {
         for block in 0..row.blocks {
             // SAFETY: as the caller promises.
@@ -263,7 +348,7 @@ unsafe fn probabilities(
             features[voxel * head.features + block * BLOCK..][..BLOCK].copy_from_slice(from);
         }
     }
-    let scores = scratch.scores.values_mut().as_mut_ptr();
+    let scores = scores.values_mut().as_mut_ptr();
     // SAFETY: features and scores hold `count` voxels; the head has `folds` sets of weights.
     unsafe {
         (kernels.score_row)(&ScoreRow {

@@ -9,20 +9,23 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::head::Head;
 use super::kernels::Kernels;
-use super::memory::Shared;
-use super::mosaic::{Mosaic, RowScratch, probable};
+use super::memory::{Buffer, Shared};
+use super::mosaic::{Mosaic, RowScratch, SharedSums, probable};
 use super::scores::{ArgmaxRow, ScoreRow, last_above};
 use crate::base::error::refill;
 use crate::base::{Error, Pool, Result};
 use crate::device::{Blend, Decision, SlabOutput};
 use crate::window::Slab;
 
+/// Where no tile was blended there is no class.
+const NONE: u16 = u16::MAX;
+
 /// What classifying needs besides the mosaic.
 struct Scorer<'a> {
     mosaic: &'a Mosaic,
     head: &'a Head,
     kernels: &'a Kernels,
-    values: Shared<f32>,
+    sums: SharedSums,
 }
 
 impl Scorer<'_> {
@@ -87,31 +90,51 @@ impl Mosaic {
         pool: &Pool,
     ) -> Result<()> {
         let finite = AtomicBool::new(true);
-        let values = self.values.shared();
+        // Planes that no tile touched may hold what was there before.
+        self.clear_until(slab.planes.end);
+        let sums = self.sums.shared();
         let classes = Shared(self.classes.as_mut_ptr());
         let scratch = Shared(self.scratch.as_mut_ptr());
         let this = &*self;
-        let scorer = Scorer { mosaic: this, head, kernels, values };
+        let scorer = Scorer { mosaic: this, head, kernels, sums };
 
         let [_, rows, columns] = this.job.shape;
         let planes = slab.planes.len();
         let wanted = if this.job.scores { head.classes * planes * rows * columns } else { 0 };
         refill("scores of a slab", &mut output.scores, wanted, 0.0)?;
         let scores_out = Shared(output.scores.as_mut_ptr());
+        let chosen = match this.job.network_probabilities {
+            true => this.job.probability_classes.as_slice(),
+            false => &[],
+        };
+        let voxels = planes * rows * columns;
+        let values = chosen.len() * voxels;
+        refill("probabilities of a slab", &mut output.probabilities, values, 0.0)?;
+        let probabilities = Shared(output.probabilities.as_mut_ptr());
         pool.run(planes * rows, &|task, worker| {
             let (plane, row) = (task / rows, task % rows);
             let voxel = this.ring_row(slab.planes.start + plane, row);
+            let weights = &this.weight_sums[voxel..voxel + columns];
+            let class_row = this.class_row(slab.planes.start + plane, row);
             // SAFETY: tasks own rows of the ring and of the output, workers their scratch.
             unsafe {
-                let values = values.get().add(voxel * this.depth);
-                this.normalize(voxel, values, head);
-                let scratch = &mut *scratch.get().add(worker);
-                let buffer = scratch.scores.values_mut().as_mut_ptr();
+                let classes = std::slice::from_raw_parts_mut(classes.get().add(class_row), columns);
+                let shown = this.job.scores || !chosen.is_empty();
+                if !shown && weights.iter().all(|&weight| weight == 0.0) {
+                    classes.fill(NONE);
+                    return;
+                }
+                let RowScratch { scores, sums: rounded, .. } = &mut *scratch.get().add(worker);
+                let (first, count) = (voxel * this.depth, columns * this.depth);
+                sums.update(first, count, rounded, |values| this.normalize(voxel, values, head));
+                let values = sums.read(first, count, rounded);
+                let buffer = scores.values_mut().as_mut_ptr();
                 let scores = scorer.scores(values, columns, buffer);
-                let classes = std::slice::from_raw_parts_mut(classes.get().add(voxel), columns);
                 if !scorer.classify(scores, classes) {
                     finite.store(false, Ordering::Relaxed);
                 }
+                let untouched = weights.iter().zip(classes).filter(|(weight, _)| **weight == 0.0);
+                untouched.for_each(|(_, class)| *class = NONE);
                 if this.job.scores {
                     for class in 0..head.classes {
                         let to =
@@ -119,6 +142,15 @@ impl Mosaic {
                         for x in 0..columns {
                             *to.add(x) = *scores.add(x * head.padded_classes + class);
                         }
+                    }
+                }
+                if !chosen.is_empty() && this.job.blend == Blend::Logits {
+                    probable(kernels, this.job.decision, buffer, columns, head.padded_classes);
+                }
+                for (index, class) in chosen.iter().enumerate() {
+                    let to = probabilities.get().add(index * voxels + task * columns);
+                    for x in 0..columns {
+                        *to.add(x) = *scores.add(x * head.padded_classes + class);
                     }
                 }
             }
@@ -136,7 +168,7 @@ impl Mosaic {
         this.interpolate(slab, output, &scorer, pool, scratch)
     }
 
-    /// Divides a row by its sums of weights.
+    /// Divides a row by its sums of weights; zeros where no tile was blended.
     ///
     /// # Safety
     /// `values` is the ring's at `voxel`, and nobody else uses that row.
@@ -147,7 +179,7 @@ impl Mosaic {
             Blend::Probabilities => 1.0,
         };
         for (x, sum) in self.weight_sums[voxel..voxel + self.job.shape[2]].iter().enumerate() {
-            let share = 1.0 / (sum * folds);
+            let share = if *sum > 0.0 { 1.0 / (sum * folds) } else { 0.0 };
             // SAFETY: as the caller promises.
             let row =
                 unsafe { std::slice::from_raw_parts_mut(values.add(x * self.depth), self.depth) };
@@ -168,42 +200,60 @@ impl Mosaic {
         let [rows, columns] = [maps[1].low.len(), maps[2].low.len()];
         let voxels = slab.output.len() * rows * columns;
         refill("labels of a slab", &mut output.classes, voxels, 0)?;
-        let wanted = &self.job.probability_classes;
-        let values = wanted.len() * voxels;
-        refill("probabilities of a slab", &mut output.probabilities, values, 0.0)?;
+        let wanted = match self.job.network_probabilities {
+            true => &[],
+            false => self.job.probability_classes.as_slice(),
+        };
+        if !wanted.is_empty() {
+            let values = wanted.len() * voxels;
+            refill("probabilities of a slab", &mut output.probabilities, values, 0.0)?;
+        }
         let probabilities = Shared(output.probabilities.as_mut_ptr());
         let lines = output.classes.chunks_mut(columns.max(1)).collect();
+        let region = &self.job.region;
         pool.for_each(lines, |line, classes: &mut [u16], worker| {
-            let cell = Cell::new(self, slab.output.start + line / rows, line % rows);
+            let (plane, row) = (slab.output.start + line / rows, line % rows);
+            if !region[0].contains(&plane) || !region[1].contains(&row) {
+                return;
+            }
+            let cell = Cell::new(self, plane, row);
             // SAFETY: workers own their scratch memory.
-            let scratch = unsafe { &mut *scratch.get().add(worker) };
-            for (x, class) in classes.iter_mut().enumerate() {
-                match cell.agreed(self, x) {
-                    Some(agreed) if wanted.is_empty() => *class = agreed,
-                    _ => {
-                        let features = &mut scratch.features.values_mut()[..self.depth];
-                        // SAFETY: the cell's planes and rows are final and in the ring; the
-                        // scratch memory holds a voxel; this task alone writes its outputs.
-                        unsafe {
-                            cell.interpolate(self, x, scorer.values.get(), features);
-                            let buffer = scratch.scores.values_mut().as_mut_ptr();
-                            let scores = scorer.scores(features.as_ptr(), 1, buffer);
-                            scorer.classify(scores, std::slice::from_mut(class));
-                            if wanted.is_empty() {
-                                continue;
-                            }
-                            let probable = if self.job.blend == Blend::Logits {
-                                let classes = scorer.head.padded_classes;
-                                probable(scorer.kernels, self.job.decision, buffer, 1, classes);
-                                buffer.cast_const()
-                            } else {
-                                scores
+            let RowScratch { features, scores: buffer, sums: rounded } =
+                unsafe { &mut *scratch.get().add(worker) };
+            for x in region[2].clone() {
+                let class = &mut classes[x];
+                let agreed = cell.agreed(self, x);
+                if wanted.is_empty() && agreed != Agreed::No {
+                    *class = agreed.class();
+                    continue;
+                }
+                let features = &mut features.values_mut()[..self.depth];
+                // SAFETY: the cell's planes and rows are final and in the ring; the
+                // scratch memory holds a voxel; this task alone writes its outputs.
+                unsafe {
+                    cell.interpolate(self, x, scorer.sums, rounded, features);
+                    let buffer = buffer.values_mut().as_mut_ptr();
+                    let scores = scorer.scores(features.as_ptr(), 1, buffer);
+                    scorer.classify(scores, std::slice::from_mut(class));
+                    if wanted.is_empty() {
+                        continue;
+                    }
+                    let probable = if self.job.blend == Blend::Logits {
+                        let classes = scorer.head.padded_classes;
+                        probable(scorer.kernels, self.job.decision, buffer, 1, classes);
+                        buffer.cast_const()
+                    } else {
+                        scores
+                    };
+                    let certain = matches!(agreed, Agreed::Untouched(_)).then(|| agreed.class());
+                    *class = certain.unwrap_or(*class);
+                    for (index, &wanted) in wanted.iter().enumerate() {
+                        let background = self.job.decision == Decision::Highest && wanted == 0;
+                        *probabilities.get().add(index * voxels + line * columns + x) =
+                            match certain {
+                                Some(0) => f32::from(u8::from(background)),
+                                _ => *probable.add(wanted),
                             };
-                            for (index, &wanted) in wanted.iter().enumerate() {
-                                *probabilities.get().add(index * voxels + line * columns + x) =
-                                    *probable.add(wanted);
-                            }
-                        }
                     }
                 }
             }
@@ -212,11 +262,40 @@ impl Mosaic {
     }
 }
 
+/// What the corners of a cell say.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Agreed {
+    /// One class.
+    Yes(u16),
+    /// Different classes.
+    No,
+    /// Some were touched by no tile; the nearest corner's class.
+    Untouched(u16),
+}
+
+impl Agreed {
+    fn class(self) -> u16 {
+        match self {
+            Self::Yes(class) | Self::Untouched(class) if class != NONE => class,
+            _ => 0,
+        }
+    }
+}
+
 /// The interpolation cells along one row of the output grid.
 struct Cell {
-    /// First voxel in the ring of the rows (low, low), (low, high), (high, low), (high, high) of
-    /// axes 0 and 1, and their weights.
-    rows: [(usize, f32); 4],
+    /// The rows (low, low), (low, high), (high, low), (high, high) of axes 0 and 1.
+    rows: [CellRow; 4],
+}
+
+/// A row of the volume that cells touch.
+#[derive(Clone, Copy)]
+struct CellRow {
+    /// First voxel in the ring.
+    voxel: usize,
+    /// First voxel among the classes.
+    classes: usize,
+    weight: f32,
 }
 
 impl Cell {
@@ -230,36 +309,69 @@ impl Cell {
         Self {
             rows: std::array::from_fn(|corner| {
                 let ((plane, weight0), (row, weight1)) = (ends0[corner / 2], ends1[corner % 2]);
-                (mosaic.ring_row(plane, row), weight0 * weight1)
+                CellRow {
+                    voxel: mosaic.ring_row(plane, row),
+                    classes: mosaic.class_row(plane, row),
+                    weight: weight0 * weight1,
+                }
             }),
         }
     }
 
-    /// The class of all eight corners of the cell that column `x` lies in, if it is one.
-    fn agreed(&self, mosaic: &Mosaic, x: usize) -> Option<u16> {
+    /// The columns that output column `x` lies between, and their weights.
+    fn ends(mosaic: &Mosaic, x: usize) -> [(usize, f32); 2] {
         let map = &mosaic.job.output[2];
-        let (low, high) = (map.low[x] as usize, map.high[x] as usize);
-        let first = mosaic.classes[self.rows[0].0 + low];
-        let same =
-            |row: usize| mosaic.classes[row + low] == first && mosaic.classes[row + high] == first;
-        self.rows.iter().all(|&(row, _)| same(row)).then_some(first)
+        let fraction = map.fraction[x];
+        [(map.low[x] as usize, 1.0 - fraction), (map.high[x] as usize, fraction)]
+    }
+
+    /// Whether all eight corners of the cell that column `x` lies in are of one class.
+    fn agreed(&self, mosaic: &Mosaic, x: usize) -> Agreed {
+        let [(low, _), (high, _)] = Self::ends(mosaic, x);
+        let first = mosaic.classes[self.rows[0].classes + low];
+        let same = |row: &CellRow| {
+            mosaic.classes[row.classes + low] == first
+                && mosaic.classes[row.classes + high] == first
+        };
+        if self.rows.iter().all(same) {
+            return if first == NONE { Agreed::Untouched(NONE) } else { Agreed::Yes(first) };
+        }
+        let mut nearest = (f32::MIN, NONE);
+        let mut untouched = false;
+        for row in &self.rows {
+            for (column, weight) in Self::ends(mosaic, x) {
+                let class = mosaic.classes[row.classes + column];
+                untouched |= class == NONE;
+                // Halves go to the upper neighbour.
+                if row.weight * weight >= nearest.0 {
+                    nearest = (row.weight * weight, class);
+                }
+            }
+        }
+        if untouched { Agreed::Untouched(nearest.1) } else { Agreed::No }
     }
 
     /// The mosaic's values at column `x` of the output.
     ///
     /// # Safety
-    /// `values` is the mosaic's ring, and nobody writes the cell's rows.
-    unsafe fn interpolate(&self, mosaic: &Mosaic, x: usize, values: *const f32, into: &mut [f32]) {
-        let map = &mosaic.job.output[2];
-        let fraction = map.fraction[x];
-        let ends = [(map.low[x] as usize, 1.0 - fraction), (map.high[x] as usize, fraction)];
+    /// `sums` are the mosaic's, and nobody writes the cell's rows; `rounded` holds a voxel where
+    /// the mosaic holds half precision.
+    unsafe fn interpolate(
+        &self,
+        mosaic: &Mosaic,
+        x: usize,
+        sums: SharedSums,
+        rounded: &mut Buffer,
+        into: &mut [f32],
+    ) {
         into.fill(0.0);
-        for &(row, weight) in &self.rows {
-            for (column, share) in ends {
-                let weight = weight * share;
+        for row in &self.rows {
+            for (column, share) in Self::ends(mosaic, x) {
+                let weight = row.weight * share;
                 // SAFETY: as the caller promises; row and column lie in the ring.
                 let from = unsafe {
-                    let voxel = values.add((row + column) * mosaic.depth);
+                    let first = (row.voxel + column) * mosaic.depth;
+                    let voxel = sums.read(first, into.len(), rounded);
                     std::slice::from_raw_parts(voxel, into.len())
                 };
                 for (sum, value) in into.iter_mut().zip(from) {
