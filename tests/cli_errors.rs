@@ -89,6 +89,8 @@ fn unusable_inputs_are_3() {
     let input = |names: &[&'static str]| segment(names, &MODEL);
     fails(folder, &input(&["none.nii.gz"]), 3, "none.nii.gz: No such file");
     fails(folder, &input(&["cut.nii.gz"]), 3, "cut short");
+    std::fs::create_dir(folder.join("scans")).unwrap();
+    fails(folder, &input(&["scans"]), 3, "scans is a folder (DICOM series are not read)");
     fails(folder, &input(&["empty.nii.gz"]), 3, "empty");
     fails(folder, &input(&["ct.mha"]), 3, "MetaImage is not read; convert it");
     fails(folder, &input(&["model.safetensors"]), 3, "model.safetensors");

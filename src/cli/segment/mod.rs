@@ -65,6 +65,16 @@ fn segment_one(
     tally: &mut Tally,
     started: Instant,
 ) -> Result<(), Failure> {
+    if let Some(folder) = arguments.inputs.iter().find(|input| input.is_dir()) {
+        return Err(Failure::new(
+            Exit::Input,
+            format!(
+                "{} is a folder (DICOM series are not read); to segment each NIfTI image in it, \
+                 name a folder for the label maps: -o labels/",
+                folder.display()
+            ),
+        ));
+    }
     outputs::check(arguments, model_path)?;
     let model = Arc::new(Model::open(model_path).map_err(Failure::of(Exit::Model))?);
     let case = Case {
