@@ -125,7 +125,7 @@ fn several_sources_become_parts_whose_labels_follow_each_other() {
 
 /// The voxels of an uncompressed label map of bytes.
 fn voxels(path: &Path) -> Vec<u8> {
-    voxtile::formats::nifti::read(path).unwrap().bytes
+    voxtile::formats::nifti::read(path).unwrap().bytes.to_vec()
 }
 
 #[test]

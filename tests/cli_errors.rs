@@ -89,6 +89,8 @@ fn unusable_inputs_are_3() {
     let input = |names: &[&'static str]| segment(names, &MODEL);
     fails(folder, &input(&["none.nii.gz"]), 3, "none.nii.gz: No such file");
     fails(folder, &input(&["cut.nii.gz"]), 3, "cut short");
+    std::fs::create_dir(folder.join("scans")).unwrap();
+    fails(folder, &input(&["scans"]), 3, "scans is a folder (DICOM series are not read)");
     fails(folder, &input(&["empty.nii.gz"]), 3, "empty");
     fails(folder, &input(&["ct.mha"]), 3, "MetaImage is not read; convert it");
     fails(folder, &input(&["model.safetensors"]), 3, "model.safetensors");
@@ -150,13 +152,12 @@ fn outputs_that_cannot_be_written_are_6_before_anything_runs() {
         |name: &'static str| segment(&["ct.nii.gz"], &["-m", "none.safetensors", "-o", name]);
     fails(folder, &output("labels.mha"), 6, "must end in .nii.gz");
     fails(folder, &output("none/labels.nii.gz"), 6, "the folder none does not exist");
-    std::fs::create_dir(folder.join("x.nii")).unwrap();
-    fails(folder, &output("x.nii"), 6, "is a folder");
     fails(folder, &output("ct.nii.gz"), 6, "is also an input");
     fails(folder, &output("folder/../ct.nii.gz"), 6, "is also an input");
     for option in ["--scores", "--preprocessed", "--report"] {
         let with = |name| segment(&["ct.nii.gz"], &[&MODEL[..], &[option, name]].concat());
         fails(folder, &with("none/file"), 6, "does not exist");
+        fails(folder, &with("folder"), 6, "is a folder");
         fails(folder, &with("labels.nii.gz"), 6, "is also another output");
         fails(folder, &with("model.safetensors"), 6, "is also the model");
     }

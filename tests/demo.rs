@@ -57,7 +57,7 @@ fn the_demo_finds_the_structures_it_was_trained_on() {
         let ours = package.labels.iter().find(|label| label.name == *name).unwrap().value as u8;
         let theirs = *theirs as u8;
         let (mut both, mut either) = (0, 0);
-        for (&a, &b) in labels.iter().zip(&reference.bytes) {
+        for (&a, &b) in labels.iter().zip(reference.bytes.iter()) {
             both += usize::from(a == ours && b == theirs);
             either += usize::from(a == ours) + usize::from(b == theirs);
         }
@@ -90,7 +90,7 @@ fn the_demo_s_labels_are_nnu_net_s() {
         let LabelMap::U8(labels) = found.labels else { panic!("labels fit a byte") };
         assert_eq!((theirs.dims, theirs.bytes.len()), (image.dims, labels.len()));
         let (mut differ, mut widest) = (0, 0.0f32);
-        for (voxel, (&ours, &theirs)) in labels.iter().zip(&theirs.bytes).enumerate() {
+        for (voxel, (&ours, &theirs)) in labels.iter().zip(theirs.bytes.iter()).enumerate() {
             if ours != theirs {
                 let probability =
                     |label: u8| seen.probabilities[usize::from(label) * labels.len() + voxel];

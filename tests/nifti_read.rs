@@ -73,7 +73,7 @@ fn files_read_as_itk_and_nibabel_read_them() {
         let dims = image.dims.map(|count| count as f64);
         assert_eq!(dims.to_vec(), numbers(&expected["dims"]), "{name}");
         assert_eq!(image.channels as u64, expected["channels"].as_u64().unwrap(), "{name}");
-        assert_eq!(image.element, element(expected["type"].as_str().unwrap()), "{name}");
+        assert_eq!(image.stored, element(expected["type"].as_str().unwrap()), "{name}");
         let (found, expected_values) = (values(&image), numbers(&expected["values"]));
         assert_eq!(found.len(), expected_values.len(), "{name}");
         for (found, expected) in found.iter().zip(&expected_values) {
@@ -120,7 +120,7 @@ fn warnings_name_the_file_and_the_choice() {
 fn channel_files_become_one_image() {
     let files = ["type_int16.nii.gz", "scaled.nii.gz"].map(|name| folder().join(name));
     let image = nifti::read_channels(&files).unwrap();
-    assert_eq!((image.channels, image.element), (2, Element::F32));
+    assert_eq!((image.channels, image.element, image.stored), (2, Element::F32, Element::F32));
     let each: Vec<f64> = files.iter().flat_map(|f| values(&nifti::read(f).unwrap())).collect();
     assert_eq!(values(&image), each);
     let other = [folder().join("type_int16.nii.gz"), folder().join("no_form.nii.gz")];

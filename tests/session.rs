@@ -66,6 +66,35 @@ fn the_same_bits_on_any_number_of_threads_and_from_run_to_run() {
     }
 }
 
+/// What something else has of the budget is not the run's.
+#[test]
+fn a_budget_is_shared_with_what_is_taken() {
+    let dims = [20, 17, 23];
+    let values = noise(dims, 3);
+    let volume = dense(&values, dims, Geometry::axis_aligned([1.5; 3]));
+    let model = Arc::new(Model::from_bytes(SeededModel::small([16; 3], 5).bytes()).unwrap());
+    let with_budget = |host_budget_bytes| {
+        let options = SessionOptions { host_budget_bytes, ..SessionOptions::default() };
+        Session::new(Arc::clone(&model), &options).unwrap()
+    };
+    let least = with_budget(None).estimate(&volume, &RunOptions::default()).unwrap();
+    let least = least.least_host_bytes;
+    let session = with_budget(Some(least + 1000));
+    let run = |taken_bytes| {
+        let options = RunOptions { taken_bytes, ..RunOptions::default() };
+        session.run(&volume, &options, &mut Unobserved)
+    };
+    assert_eq!(run(1000).unwrap().report.estimate.host_bytes, least);
+    for (taken, left) in [(1001, least - 1), (u64::MAX, 0)] {
+        match run(taken) {
+            Err(Error::Memory { needed_bytes, available_bytes, .. }) => {
+                assert_eq!((needed_bytes, available_bytes), (least, left));
+            }
+            other => panic!("{taken}: {other:?}"),
+        }
+    }
+}
+
 /// Tiles blended as plain arrays of classes, from the scores of each tile alone.
 fn blended_naively(
     model: &SeededModel,

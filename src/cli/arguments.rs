@@ -20,7 +20,7 @@ pub struct Arguments {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Segment one image and write its label map
+    /// Segment one image, or each of many, and write label maps
     Segment(Segment),
     /// Make a model package of STU-Net's or nnU-Net's checkpoints
     Convert(Convert),
@@ -36,7 +36,9 @@ pub enum Command {
 #[command(after_help = HELP)]
 pub struct Segment {
     /// NIfTI image (.nii, .nii.gz, .hdr/.img); several are the channels of one case, in the order
-    /// of the model's inputs (nnU-Net's _0000, _0001, ...)
+    /// of the model's inputs (nnU-Net's _0000, _0001, ...). If OUT is a folder, each INPUT is a case
+    /// of its own, a folder stands for its .nii and .nii.gz images, and channels are recognised by
+    /// nnU-Net's names
     #[arg(required = true, value_name = "INPUT")]
     pub inputs: Vec<PathBuf>,
 
@@ -44,9 +46,14 @@ pub struct Segment {
     #[arg(short, long, value_name = "MODEL")]
     pub model: Option<PathBuf>,
 
-    /// Label map to write (.nii.gz or .nii)
+    /// Label map to write (.nii.gz or .nii); or a folder, one that exists or ends in /, for a label
+    /// map CASE.nii.gz of each case
     #[arg(short, long, value_name = "OUT")]
     pub output: PathBuf,
+
+    /// With a folder as OUT: segment again what has a label map there, instead of skipping it
+    #[arg(long)]
+    pub overwrite: bool,
 
     /// Where to run
     #[arg(long, value_enum, default_value = "auto")]
@@ -86,9 +93,13 @@ pub struct Segment {
     #[arg(long, value_name = "FILE.safetensors")]
     pub preprocessed: Option<PathBuf>,
 
-    /// Write what was run on what, how long it took, and what was found
+    /// Write what was run on what, how long it took, and what was found; of all cases together
     #[arg(long, value_name = "FILE.json")]
     pub report: Option<PathBuf>,
+
+    /// Write progress and results as lines of JSON to standard output, and nothing else there
+    #[arg(long)]
+    pub json_lines: bool,
 
     /// Print only errors, and what must be known of the model
     #[arg(short, long)]

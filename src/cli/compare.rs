@@ -96,6 +96,10 @@ fn labels(path: &Path) -> Result<(Image, Vec<i64>), Failure> {
                 .collect()
         };
     }
+    // Floating point numbers are no labels, even if all are whole and held as integers.
+    if matches!(image.stored, Element::U64 | Element::F32 | Element::F64) {
+        return Err(wrong(&format!("voxels of type {:?}, expected integers", image.stored)));
+    }
     let values = match image.element {
         Element::U8 => values!(u8),
         Element::I8 => values!(i8),

@@ -16,6 +16,7 @@ Exit codes:
     4  the model can't be read or used
     5  not enough memory, or --memory is too small
     6  an output can't be written
+    7  some cases of a batch failed; the others are done
   130  cancelled";
 
 /// Why the program ends.
@@ -27,6 +28,7 @@ pub enum Exit {
     Model = 4,
     Memory = 5,
     Output = 6,
+    Cases = 7,
     Cancelled = 130,
 }
 
@@ -79,7 +81,7 @@ mod tests {
     #[test]
     fn help_names_every_exit_code() {
         use Exit::*;
-        for exit in [Other, Usage, Input, Model, Memory, Output, Cancelled] {
+        for exit in [Other, Usage, Input, Model, Memory, Output, Cases, Cancelled] {
             assert!(HELP.contains(&format!("{:>5}  ", exit as u8)), "{exit:?}");
         }
     }

@@ -2,6 +2,7 @@
 
 mod arguments;
 mod compare;
+mod console;
 mod convert;
 mod failure;
 mod information;

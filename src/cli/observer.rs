@@ -1,32 +1,27 @@
-//! Follows a run: a progress bar or lines, and the files that are written on the way.
+//! Follows a run: its progress, and the files that are written on the way.
 
-use std::io::{self, IsTerminal, Write};
 use std::ops::{ControlFlow, Range};
 use std::path::Path;
 use std::time::Instant;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use voxtile::Result;
 use voxtile::formats::{OutputFile, TensorFile};
 use voxtile::session::{Level, Observer, Phase, Progress};
 
+use super::console::Console;
 use super::report::duration_text;
 use super::system;
 
-/// Where progress is shown.
-enum Display {
-    Quiet,
-    /// A line about every tenth of the run; the tenth that was last.
-    Lines(usize),
-    Bar(ProgressBar),
-}
-
 /// What follows a run of `voxtile segment`.
 pub struct Follower<'a> {
-    display: Display,
+    console: &'a Console,
+    /// The case's name.
+    case: &'a str,
     /// What the network passes are called: tiles, or passes where there are several for each.
     unit: &'static str,
     tiles_began: Option<Instant>,
+    /// The last tenth of the run that a line was written about, where there is no bar.
+    tenth: usize,
     /// The part of the model whose volume and scores are written: the last.
     pub part: usize,
     /// Where the preprocessed volume goes.
@@ -40,21 +35,16 @@ pub struct Follower<'a> {
 }
 
 impl<'a> Follower<'a> {
-    pub fn new(quiet: bool, unit: &'static str) -> Self {
-        let display = if quiet {
-            Display::Quiet
-        } else if io::stderr().is_terminal() {
-            let style = ProgressStyle::with_template("{bar:32} {pos}/{len} {msg}");
-            let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
-            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-            Display::Bar(bar)
-        } else {
-            Display::Lines(0)
-        };
+    pub fn new(console: &'a Console, case: &'a str, unit: &'static str) -> Self {
+        if let Some(bar) = console.bar() {
+            bar.reset();
+        }
         Self {
-            display,
+            console,
+            case,
             unit,
             tiles_began: None,
+            tenth: 0,
             part: 0,
             preprocessed: None,
             scores: None,
@@ -64,31 +54,9 @@ impl<'a> Follower<'a> {
         }
     }
 
-    /// One line for the user, above the bar if there is one.
-    pub fn say(&self, text: &str) {
-        if !matches!(self.display, Display::Quiet) {
-            self.print(text);
-        }
-    }
-
-    /// As [`Follower::say`], but even a quiet run says it.
-    pub fn warn(&self, text: &str) {
-        self.print(&format!("warning: {text}"));
-    }
-
-    fn print(&self, text: &str) {
-        let line = || {
-            let _ = writeln!(io::stderr(), "{text}");
-        };
-        match &self.display {
-            Display::Bar(bar) => bar.suspend(line),
-            Display::Quiet | Display::Lines(_) => line(),
-        }
-    }
-
     /// Takes the bar away.
     pub fn clear(&self) {
-        if let Display::Bar(bar) = &self.display {
+        if let Some(bar) = self.console.bar() {
             bar.finish_and_clear();
         }
     }
@@ -111,21 +79,17 @@ impl<'a> Follower<'a> {
         }
         let began = *self.tiles_began.get_or_insert_with(Instant::now);
         let pace = pace(began.elapsed().as_secs_f64(), done, total, self.unit);
-        match &mut self.display {
-            Display::Quiet => {}
-            Display::Bar(bar) => {
-                bar.set_length(total as u64);
-                bar.set_position(done as u64);
-                bar.set_message(pace);
-            }
-            Display::Lines(last) => {
-                let tenth = done * 10 / total;
-                if tenth > *last {
-                    *last = tenth;
-                    let percent = done * 100 / total;
-                    let _ = writeln!(io::stderr(), "{percent:3} %  {done}/{total} {pace}");
-                }
-            }
+        if let Some(bar) = self.console.bar() {
+            bar.set_length(total as u64);
+            bar.set_position(done as u64);
+            bar.set_message(pace);
+            return;
+        }
+        let tenth = done * 10 / total;
+        if tenth > self.tenth {
+            self.tenth = tenth;
+            let percent = done * 100 / total;
+            self.console.say(&format!("{percent:3} %  {done}/{total} {pace}"));
         }
     }
 }
@@ -153,14 +117,15 @@ impl Observer for Follower<'_> {
         if system::cancelled() {
             return ControlFlow::Break(());
         }
+        self.console.progress(self.case, progress);
         self.show(progress);
         ControlFlow::Continue(())
     }
 
     fn message(&mut self, level: Level, text: &str) {
         match level {
-            Level::Info => self.say(text),
-            Level::Warning => self.warn(text),
+            Level::Info => self.console.say(text),
+            Level::Warning => self.console.warn(self.case, text),
         }
     }
 

@@ -1,6 +1,7 @@
 //! What was found and what it took, for people and for programs.
 
 use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use voxtile::device::DeviceInfo;
@@ -29,6 +30,8 @@ pub struct Seconds {
 /// A finished run.
 pub struct Outcome<'a> {
     pub arguments: &'a Segment,
+    pub inputs: &'a [PathBuf],
+    pub output: &'a Path,
     pub package: &'a Package,
     pub image: &'a Image,
     pub device: &'a DeviceInfo,
@@ -68,7 +71,7 @@ impl Outcome<'_> {
         let _ = writeln!(
             text,
             "{}: {} of {} labels found on {i} x {j} x {k} voxels",
-            self.arguments.output.display(),
+            self.output.display(),
             present.len(),
             self.found.len()
         );
@@ -105,9 +108,30 @@ impl Outcome<'_> {
         text
     }
 
-    /// The report for programs.
+    /// One line about a case of several.
+    pub fn line(&self) -> String {
+        let present = self.found.iter().filter(|found| found.voxels > 0).count();
+        let [i, j, k] = self.image.dims;
+        format!(
+            "{}: {present} of {} labels found on {i} x {j} x {k} voxels, {}\n",
+            self.output.display(),
+            self.found.len(),
+            duration_text(self.seconds.total)
+        )
+    }
+
+    /// The report of a run of one case, for programs.
     pub fn json(&self) -> Value {
-        let Self { arguments, package, image, device, report, seconds, .. } = self;
+        let mut all = setting(self.arguments, self.package, self.device, self.threads);
+        if let (Value::Object(all), Value::Object(case)) = (&mut all, self.case_json()) {
+            all.extend(case);
+        }
+        all
+    }
+
+    /// What differs from case to case, for programs.
+    pub fn case_json(&self) -> Value {
+        let Self { arguments, image, report, seconds, .. } = self;
         let labels: Vec<Value> = self
             .found
             .iter()
@@ -125,19 +149,9 @@ impl Outcome<'_> {
         let parts: Vec<Value> =
             memory.map(|part| json!({ "name": part.name, "bytes": part.bytes })).collect();
         json!({
-            "voxtile": { "version": env!("CARGO_PKG_VERSION"), "report_version": 1 },
-            "model": {
-                "file": arguments.model,
-                "name": package.name,
-                "description": package.description,
-                "demo": package.demo,
-                "format_version": package.format_version,
-                "parts": package.parts.iter().map(|part| &part.name).collect::<Vec<_>>(),
-                "provenance": package.provenance,
-            },
-            "inputs": arguments.inputs,
+            "inputs": self.inputs,
             "outputs": {
-                "labels": arguments.output,
+                "labels": self.output,
                 "scores": arguments.scores,
                 "preprocessed": arguments.preprocessed,
             },
@@ -145,21 +159,13 @@ impl Outcome<'_> {
             "image": {
                 "dims": image.dims,
                 "channels": image.channels,
-                "element": format!("{:?}", image.element).to_lowercase(),
+                "element": format!("{:?}", image.stored).to_lowercase(),
                 "slope": image.slope,
                 "intercept": image.intercept,
                 "spacing_mm": image.geometry.spacing,
                 "origin_mm_lps": image.geometry.origin,
                 "direction_lps": image.geometry.direction,
             },
-            "options": {
-                "device": format!("{:?}", arguments.device).to_lowercase(),
-                "threads": arguments.threads,
-                "step": arguments.step,
-                "mirror": arguments.mirror,
-                "memory_bytes": arguments.memory,
-            },
-            "device": { "kind": device.kind, "name": device.name, "threads": self.threads },
             "run": {
                 "tiles": report.tiles,
                 "skipped_tiles": report.skipped_tiles,
@@ -187,6 +193,35 @@ impl Outcome<'_> {
             "labels": labels,
         })
     }
+}
+
+/// What is the same for all cases of a run, for programs.
+pub fn setting(
+    arguments: &Segment,
+    package: &Package,
+    device: &DeviceInfo,
+    threads: usize,
+) -> Value {
+    json!({
+        "voxtile": { "version": env!("CARGO_PKG_VERSION"), "report_version": 1 },
+        "model": {
+            "file": arguments.model,
+            "name": package.name,
+            "description": package.description,
+            "demo": package.demo,
+            "format_version": package.format_version,
+            "parts": package.parts.iter().map(|part| &part.name).collect::<Vec<_>>(),
+            "provenance": package.provenance,
+        },
+        "options": {
+            "device": format!("{:?}", arguments.device).to_lowercase(),
+            "threads": arguments.threads,
+            "step": arguments.step,
+            "mirror": arguments.mirror,
+            "memory_bytes": arguments.memory,
+        },
+        "device": { "kind": device.kind, "name": device.name, "threads": threads },
+    })
 }
 
 /// "512 bytes", "1.50 GiB".

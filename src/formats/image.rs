@@ -1,6 +1,8 @@
 //! An image in memory, as it came from a file.
 
+use super::narrow;
 use crate::base::error::reserved;
+use crate::base::mapping::Bytes;
 use crate::base::{Element, Error, Result};
 use crate::volume::{Geometry, VolumeView};
 
@@ -12,14 +14,16 @@ const ORIGIN_TOLERANCE_MM: f64 = 1e-2;
 /// Direction cosines further apart than this are worth a warning.
 const DIRECTION_TOLERANCE: f64 = 1e-3;
 
-/// Voxels of one or more channels with the type they were stored in, dense: i is the fastest
-/// axis, channels the slowest.
+/// Voxels of one or more channels, dense: i is the fastest axis, channels the slowest. Whole numbers
+/// of up to 16 bits that were stored with a wider type are held as `i16`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Image {
-    /// `[channels][k][j][i]` stored values in the machine's byte order.
-    pub bytes: Vec<u8>,
-    /// Type of the stored values.
+    /// `[channels][k][j][i]` stored values in the machine's byte order, mapped or owned.
+    pub bytes: Bytes,
+    /// Type of the values in `bytes`.
     pub element: Element,
+    /// Type of the values in the file; of channel files of different types, `element`.
+    pub stored: Element,
     /// Voxels along i, j, k.
     pub dims: [usize; 3],
     /// Channels, at least 1.
@@ -95,18 +99,36 @@ impl Image {
         }
         let mut other = other;
         self.warnings.append(&mut other.warnings);
-        let encoding = |image: &Self| (image.element, image.slope, image.intercept);
-        if encoding(self) != encoding(&other) {
-            self.make_f32(name)?;
-            other.make_f32(other_name)?;
+        let scaling = |image: &Self| (image.slope, image.intercept);
+        if (self.element, scaling(self)) != (other.element, scaling(&other)) {
+            if (self.stored, scaling(self)) == (other.stored, scaling(&other)) {
+                self.make_stored(name)?;
+                other.make_stored(other_name)?;
+            } else {
+                self.make_f32(name)?;
+                other.make_f32(other_name)?;
+            }
         }
-        self.bytes.try_reserve_exact(other.bytes.len()).map_err(|_| Error::Memory {
-            what: format!("the voxels of {name} and {other_name}"),
-            needed_bytes: (self.bytes.len() as u64).saturating_add(other.bytes.len() as u64),
-            available_bytes: 0,
-        })?;
-        self.bytes.extend_from_slice(&other.bytes);
+        if self.stored != other.stored {
+            self.stored = self.element;
+        }
+        let what = format!("the voxels of {name} and {other_name}");
+        let mut bytes = owned(&what, std::mem::take(&mut self.bytes), other.bytes.len())?;
+        bytes.extend_from_slice(&other.bytes);
+        self.bytes = bytes.into();
         self.channels += other.channels;
+        Ok(())
+    }
+
+    /// Gives values that are held as `i16` their stored type back.
+    fn make_stored(&mut self, name: &str) -> Result<()> {
+        if self.element != self.stored {
+            let what = format!("the voxels of {name}");
+            let mut bytes = owned(&what, std::mem::take(&mut self.bytes), 0)?;
+            narrow::widen(&what, &mut bytes, self.stored, 0)?;
+            self.bytes = bytes.into();
+            self.element = self.stored;
+        }
         Ok(())
     }
 
@@ -124,11 +146,32 @@ impl Image {
             view.read_line(first * size, size as isize, values);
             bytes.extend_from_slice(bytemuck::cast_slice(values));
         }
-        self.bytes = bytes;
+        self.bytes = bytes.into();
         self.element = Element::F32;
+        self.stored = Element::F32;
         self.slope = 1.0;
         self.intercept = 0.0;
         Ok(())
+    }
+}
+
+/// The bytes as a vector with room for `further` ones.
+fn owned(what: &str, bytes: Bytes, further: usize) -> Result<Vec<u8>> {
+    let length = bytes.len().saturating_add(further);
+    match bytes {
+        Bytes::Mapped(map) => {
+            let mut owned = reserved(what, length)?;
+            owned.extend_from_slice(&map);
+            Ok(owned)
+        }
+        Bytes::Owned(mut bytes) => {
+            bytes.try_reserve_exact(further).map_err(|_| Error::Memory {
+                what: what.into(),
+                needed_bytes: length as u64,
+                available_bytes: 0,
+            })?;
+            Ok(bytes)
+        }
     }
 }
 
@@ -145,8 +188,9 @@ mod tests {
 
     fn image(values: &[i16], slope: f64) -> Image {
         Image {
-            bytes: values.iter().flat_map(|value| value.to_ne_bytes()).collect(),
+            bytes: bytemuck::cast_slice(values).to_vec().into(),
             element: Element::I16,
+            stored: Element::I16,
             dims: [values.len(), 1, 1],
             channels: 1,
             slope,

@@ -4,6 +4,7 @@
 //! when it is complete, so an output is either whole or absent.
 
 pub mod image;
+mod narrow;
 pub mod nifti;
 pub mod output;
 pub mod tensors;

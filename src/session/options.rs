@@ -79,6 +79,9 @@ pub struct RunOptions {
     pub scores: bool,
     /// Call [`super::Observer::preprocessed`].
     pub preprocessed: bool,
+    /// Bytes of [`SessionOptions::host_budget_bytes`] that something else has during the run, such
+    /// as the caller's volumes.
+    pub taken_bytes: u64,
 }
 
 impl Default for RunOptions {
@@ -96,6 +99,7 @@ impl Default for RunOptions {
             raw: false,
             scores: false,
             preprocessed: false,
+            taken_bytes: 0,
         }
     }
 }

@@ -156,7 +156,7 @@ impl Session {
         self.cancelled.store(false, Ordering::Relaxed);
         let estimate = self.sized(&*loaded.device, volume, options)?;
         let what = "segmenting this volume";
-        size::obey(self.host_budget_bytes, estimate.least_host_bytes, what)?;
+        size::obey(self.budget(options), estimate.least_host_bytes, what)?;
         let mut run = Run {
             session: self,
             options,
@@ -201,7 +201,12 @@ impl Session {
             threads: self.pool.threads(),
             passes_per_tile: self.model.package().parts.iter().map(passes).collect(),
         };
-        sizing.estimate(volume, options, self.host_budget_bytes)
+        sizing.estimate(volume, options, self.budget(options))
+    }
+
+    /// Bytes of the budget that are left for the session and a run.
+    fn budget(&self, options: &RunOptions) -> Option<u64> {
+        self.host_budget_bytes.map(|bytes| bytes.saturating_sub(options.taken_bytes))
     }
 }
 

@@ -7,7 +7,8 @@
 pub mod geometry;
 mod header;
 mod read;
+mod source;
 mod write;
 
-pub use read::{read, read_channels};
+pub use read::{memory_bytes, read, read_channels, read_with};
 pub use write::{Labels, check_output_name, write_labels};

@@ -1,25 +1,26 @@
 //! Reading NIfTI-1 files.
 
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use flate2::bufread::GzDecoder;
-
-use crate::base::error::reserved;
-use crate::base::mapping::open_file;
-use crate::base::{Error, Result};
-
 use super::super::Image;
+use super::super::narrow::Values;
 use super::header::{self, Claims, HEADER_BYTES};
+use super::source::{Reader, Source};
+use crate::base::mapping::{Bytes, Loading};
+use crate::base::{Element, Error, Result};
 
-/// No deflate stream expands by more than this (RFC 1951: 258 bytes from two bits).
-const LARGEST_EXPANSION: u64 = 1032;
 /// How far behind the voxels a gzip stream is followed to its checksum.
 const LONGEST_TAIL: u64 = 64 << 20;
+/// Bytes that are read at a time: whole voxels of every type, and few enough for the cache.
+const BLOCK_BYTES: usize = 1 << 16;
 
 /// Reads a NIfTI-1 image: a `.nii` file, or either file of a `.hdr`/`.img` pair, plain or
 /// gzip-compressed whatever its name says.
+///
+/// Voxels of a plain file in the machine's byte order are mapped, not copied, so what
+/// [`Loading::Mapped`] says of the file holds while the image is in use; [`read_with`] can leave
+/// that out.
 ///
 /// # Errors
 /// [`Error::Io`] if the file can't be read, [`Error::Format`] if it is not what it should be,
@@ -27,6 +28,54 @@ const LONGEST_TAIL: u64 = 64 << 20;
 /// [`Error::Memory`]. Nothing is allocated on the word of a header that the file's size
 /// contradicts.
 pub fn read(path: &Path) -> Result<Image> {
+    read_with(path, Loading::Mapped)
+}
+
+/// As [`read`], mapping the voxels only if `loading` says so.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_with(path: &Path, loading: Loading) -> Result<Image> {
+    let (claims, source, skip) = open(path)?;
+    let (bytes, element) = if loading == Loading::Mapped && can_be_mapped(&claims, &source) {
+        (map_voxels(&source, &claims)?, claims.element)
+    } else {
+        read_voxels(source, &claims, skip)?
+    };
+    Ok(Image {
+        bytes,
+        element,
+        stored: claims.element,
+        dims: claims.dims,
+        channels: claims.channels,
+        slope: claims.slope,
+        intercept: claims.intercept,
+        geometry: claims.geometry,
+        warnings: claims.warnings.iter().map(|w| format!("{}: {w}", path.display())).collect(),
+    })
+}
+
+/// Bytes of memory that [`read_channels`] takes at most for these files, by their headers.
+///
+/// # Errors
+/// As [`read`], for what the headers say.
+pub fn memory_bytes<P: AsRef<Path>>(paths: &[P]) -> Result<u64> {
+    let mut bytes = 0u64;
+    for path in paths {
+        let (claims, source, _) = open(path.as_ref())?;
+        let voxels = claims.voxel_bytes / claims.element.size() as u64;
+        bytes = bytes.saturating_add(match paths {
+            [_] if can_be_mapped(&claims, &source) => 0,
+            [_] => claims.voxel_bytes,
+            // Several are put together, as they are or as `f32`; the last may be there twice.
+            _ => 2 * claims.voxel_bytes.max(4 * voxels),
+        });
+    }
+    Ok(bytes)
+}
+
+/// A file's header, the file with the voxels, and how many of its bytes are before them.
+fn open(path: &Path) -> Result<(Claims, Source, u64)> {
     let (header_path, pair) = match partner(path) {
         Some((image, header)) if is_image_name(path) => (header, image),
         Some((image, _)) => (path.into(), image),
@@ -52,28 +101,18 @@ pub fn read(path: &Path) -> Result<Image> {
             });
         }
     };
-    let voxels = if claims.separate {
-        if pair == header_path {
-            return Err(Error::format(
-                header_path.display().to_string(),
-                "the header says that the voxels are in an .img file, but this file is not named \
-                 .hdr",
-            ));
-        }
-        read_voxels(Source::open(&pair)?, &claims, claims.offset)?
-    } else {
-        read_voxels(source, &claims, claims.offset - HEADER_BYTES as u64)?
-    };
-    Ok(Image {
-        bytes: voxels,
-        element: claims.element,
-        dims: claims.dims,
-        channels: claims.channels,
-        slope: claims.slope,
-        intercept: claims.intercept,
-        geometry: claims.geometry,
-        warnings: claims.warnings.iter().map(|w| format!("{}: {w}", path.display())).collect(),
-    })
+    if !claims.separate {
+        let skip = claims.offset - HEADER_BYTES as u64;
+        return Ok((claims, source, skip));
+    }
+    if pair == header_path {
+        return Err(Error::format(
+            header_path.display().to_string(),
+            "the header says that the voxels are in an .img file, but this file is not named .hdr",
+        ));
+    }
+    let skip = claims.offset;
+    Ok((claims, Source::open(&pair)?, skip))
 }
 
 /// Reads the channel files of one case, such as nnU-Net's `case_0000.nii.gz`, `case_0001.nii.gz`,
@@ -94,127 +133,98 @@ pub fn read_channels<P: AsRef<Path>>(paths: &[P]) -> Result<Image> {
     Ok(image)
 }
 
-/// A file, decompressed if it is gzip.
-struct Source {
-    reader: Box<dyn Read>,
-    path: PathBuf,
-    compressed: bool,
-    file_bytes: u64,
+/// Whether the voxels lie in the file as they are to lie in memory.
+fn can_be_mapped(claims: &Claims, source: &Source) -> bool {
+    !source.compressed() && (!claims.swapped || claims.element.size() == 1)
 }
 
-impl Source {
-    fn open(path: &Path) -> Result<Self> {
-        let failed = |source| Error::io(path, source);
-        let expected = "a NIfTI file (DICOM series are not read; convert them first, for example \
-                        with dcm2niix)";
-        let file = open_file(path, expected)?;
-        let metadata = file.metadata().map_err(failed)?;
-        let mut file = BufReader::with_capacity(1 << 16, file);
-        let compressed = file.fill_buf().map_err(failed)?.starts_with(&[0x1f, 0x8b]);
-        let reader: Box<dyn Read> =
-            if compressed { Box::new(Members::new(file)) } else { Box::new(file) };
-        Ok(Self { reader, path: path.into(), compressed, file_bytes: metadata.len() })
-    }
-
-    /// An error while reading: of the gzip stream, or of the operating system.
-    fn failed(&self, error: io::Error) -> Error {
-        let stream_broken = matches!(
-            error.kind(),
-            io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof
-        );
-        if self.compressed && stream_broken {
-            let reason = format!("the gzip stream is damaged or cut short ({error})");
-            Error::format(self.path.display().to_string(), reason)
-        } else {
-            Error::io(&self.path, error)
-        }
-    }
-
-    /// The bytes the rest of the file can't exceed.
-    fn most_bytes(&self) -> u64 {
-        if self.compressed {
-            self.file_bytes.saturating_mul(LARGEST_EXPANSION)
-        } else {
-            self.file_bytes
-        }
+fn map_voxels(source: &Source, claims: &Claims) -> Result<Bytes> {
+    check_size(source, claims)?;
+    match &source.reader {
+        Reader::Plain(file) => Bytes::map(file.get_ref(), claims.offset, claims.voxel_bytes)
+            .map_err(|error| source.failed(error)),
+        Reader::Compressed(_) => Err(Error::Internal("a compressed file can't be mapped".into())),
     }
 }
 
-/// The members of a gzip file one after another. Bytes behind them that are no member are ignored,
-/// as gzip and zlib do.
-struct Members {
-    current: Option<GzDecoder<BufReader<File>>>,
-}
-
-impl Members {
-    fn new(file: BufReader<File>) -> Self {
-        Self { current: Some(GzDecoder::new(file)) }
-    }
-}
-
-impl Read for Members {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        loop {
-            let Some(mut member) = self.current.take() else { return Ok(0) };
-            let count = member.read(into)?;
-            if count > 0 || into.is_empty() {
-                self.current = Some(member);
-                return Ok(count);
-            }
-            let mut rest = member.into_inner();
-            if rest.fill_buf()?.first() == Some(&0x1f) {
-                self.current = Some(GzDecoder::new(rest));
-            }
-        }
-    }
-}
-
-/// Reads the voxels after `skip` bytes, in the machine's byte order.
-fn read_voxels(mut source: Source, claims: &Claims, skip: u64) -> Result<Vec<u8>> {
-    let name = source.path.display().to_string();
-    let needed = claims.voxel_bytes;
-    let short = |found: String| {
-        let [i, j, k] = claims.dims;
-        let channels = claims.channels;
-        Error::format(
-            name.as_str(),
-            format!(
-                "its header promises {i} x {j} x {k} voxels{} in {needed} bytes from byte {}, but \
-                 {found}",
-                if channels == 1 { String::new() } else { format!(" times {channels}") },
-                claims.offset
-            ),
-        )
+/// The error of a file that has fewer voxels than its header says.
+fn short(source: &Source, claims: &Claims, found: &str) -> Error {
+    let [i, j, k] = claims.dims;
+    let channels = match claims.channels {
+        1 => String::new(),
+        channels => format!(" times {channels}"),
     };
-    if claims.offset.saturating_add(needed) > source.most_bytes() {
-        return Err(short(if source.compressed {
-            format!("{} compressed bytes can't hold them", source.file_bytes)
-        } else {
-            format!("the file ends after {} bytes", source.file_bytes)
-        }));
+    let (needed, offset) = (claims.voxel_bytes, claims.offset);
+    Error::format(
+        source.path.display().to_string(),
+        format!(
+            "its header promises {i} x {j} x {k} voxels{channels} in {needed} bytes from byte \
+             {offset}, but {found}"
+        ),
+    )
+}
+
+/// Refuses files that are too short, by their size alone.
+fn check_size(source: &Source, claims: &Claims) -> Result<()> {
+    if claims.offset.saturating_add(claims.voxel_bytes) <= source.most_bytes() {
+        return Ok(());
     }
+    let bytes = source.file_bytes;
+    let found = match source.compressed() {
+        true => format!("{bytes} compressed bytes can't hold them"),
+        false => format!("the file ends after {bytes} bytes"),
+    };
+    Err(short(source, claims, &found))
+}
+
+/// Reads the voxels after `skip` bytes in one pass, in the machine's byte order.
+fn read_voxels(mut source: Source, claims: &Claims, skip: u64) -> Result<(Bytes, Element)> {
+    check_size(&source, claims)?;
     let skipped = io::copy(&mut source.reader.by_ref().take(skip), &mut io::sink())
         .map_err(|error| source.failed(error))?;
     if skipped < skip {
-        return Err(short("the file ends before them".into()));
+        return Err(short(&source, claims, "the file ends before them"));
     }
-    let mut bytes = reserved(&format!("the voxels of {name}"), needed as usize)?;
-    let mut voxels = source.reader.by_ref().take(needed);
-    let read = voxels.read_to_end(&mut bytes).map_err(|error| source.failed(error))?;
-    if (read as u64) < needed {
-        return Err(short(format!("only {read} bytes are there")));
+    let size = claims.element.size();
+    let needed = claims.voxel_bytes as usize;
+    let what = format!("the voxels of {}", source.path.display());
+    let mut values = Values::new(what, claims.element, needed / size)?;
+    let mut block = vec![0; BLOCK_BYTES.min(needed)];
+    let mut done = 0;
+    while done < needed {
+        let block = &mut block[..BLOCK_BYTES.min(needed - done)];
+        let count = fill(&mut source.reader, block).map_err(|error| source.failed(error))?;
+        if count < block.len() {
+            let found = format!("only {} bytes are there", done + count);
+            return Err(short(&source, claims, &found));
+        }
+        if claims.swapped && size > 1 {
+            block.chunks_exact_mut(size).for_each(<[u8]>::reverse);
+        }
+        values.append(block)?;
+        done += count;
     }
-    if source.compressed {
+    if source.compressed() {
         // The checksum is at the stream's end, which is normally right here.
         io::copy(&mut source.reader.by_ref().take(LONGEST_TAIL), &mut io::sink())
             .map_err(|error| source.failed(error))?;
     }
-    if claims.swapped && claims.element.size() > 1 {
-        for value in bytes.chunks_exact_mut(claims.element.size()) {
-            value.reverse();
+    let (bytes, element) = values.finish();
+    Ok((bytes.into(), element))
+}
+
+/// Reads until `into` is full or the file ends; how many bytes there were.
+fn fill(reader: &mut impl Read, into: &mut [u8]) -> io::Result<usize> {
+    let mut count = 0;
+    while count < into.len() {
+        match reader.read(&mut into[count..]) {
+            Ok(0) => break,
+            Ok(read) => count += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
     }
-    Ok(bytes)
+    Ok(count)
 }
 
 /// For a file of a pair, by its name: the image file and the header file.

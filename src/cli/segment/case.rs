@@ -1,0 +1,285 @@
+//! One case: its image is read, segmented, and its label map written.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use serde_json::json;
+use voxtile::base::mapping::Bytes;
+use voxtile::formats::nifti::{self, Labels};
+use voxtile::formats::{Image, OutputFile};
+use voxtile::model::{Blend, Package};
+use voxtile::session::{Estimate, LabelMap, Report, Segmentation};
+use voxtile::{Error, RunOptions, Session};
+
+use crate::cli::arguments::Segment;
+use crate::cli::console::Console;
+use crate::cli::failure::{Exit, Failure};
+use crate::cli::observer::Follower;
+use crate::cli::report::{Found, Outcome, Seconds, bytes_text, count};
+use crate::cli::system;
+
+/// What is the same for every case.
+pub struct Work<'a> {
+    pub arguments: &'a Segment,
+    pub console: &'a Console,
+    pub session: Session,
+    pub options: RunOptions,
+    /// Bytes that session and images may take together.
+    pub memory: Option<u64>,
+    pub load_seconds: f64,
+}
+
+impl Work<'_> {
+    pub fn package(&self) -> &Package {
+        self.session.model().package()
+    }
+
+    /// Whether so many bytes may be used.
+    pub fn allows(&self, bytes: u64) -> bool {
+        self.memory.is_none_or(|memory| bytes <= memory)
+    }
+}
+
+/// What is to be done.
+#[derive(Debug)]
+pub struct Case {
+    /// What it is called, without channel and ending.
+    pub name: String,
+    /// From 1 on, and how many there are.
+    pub number: usize,
+    pub of: usize,
+    /// The files of its channels.
+    pub inputs: Vec<PathBuf>,
+    /// Its label map.
+    pub output: PathBuf,
+    /// Why its files can't be the channels of one case.
+    pub problem: Option<String>,
+}
+
+impl Case {
+    /// Tells that it is begun.
+    pub fn announce(&self, console: &Console) {
+        console.event(&json!({
+            "event": "case",
+            "case": self.name,
+            "number": self.number,
+            "of": self.of,
+            "inputs": self.inputs,
+            "output": self.output,
+        }));
+    }
+
+    /// Tells programs that it is done, and that its label map is there.
+    pub fn tell_done(&self, console: &Console, seconds: f64) {
+        console.event(&json!({
+            "event": "done",
+            "case": self.name,
+            "output": self.output,
+            "seconds": seconds,
+        }));
+    }
+
+    /// Tells programs why it is not done.
+    pub fn tell_failed(&self, console: &Console, failure: &Failure) {
+        console.event(&json!({
+            "event": "failed",
+            "case": self.name,
+            "error": failure.message,
+            "exit": failure.exit as u8,
+        }));
+    }
+}
+
+/// A case's image.
+pub struct Read {
+    image: Image,
+    seconds: f64,
+}
+
+impl Read {
+    /// Bytes of memory; mapped voxels take none.
+    pub fn bytes(&self) -> u64 {
+        self.image.bytes.held() as u64
+    }
+}
+
+/// A label map that is to be written, and how it came to be.
+pub struct Computed<'a> {
+    labels: LabelMap,
+    follower: Follower<'a>,
+    done: Done,
+}
+
+impl Computed<'_> {
+    /// Bytes of memory, and what writing takes.
+    pub fn bytes(&self) -> u64 {
+        const WRITING_BYTES: u64 = 1 << 20;
+        let bytes = match &self.labels {
+            LabelMap::U8(labels) => labels.len(),
+            LabelMap::U16(labels) => 2 * labels.len(),
+        };
+        bytes as u64 + WRITING_BYTES
+    }
+}
+
+/// How a case went.
+pub struct Done {
+    /// Without its voxels.
+    image: Image,
+    report: Report,
+    found: Vec<Found>,
+    pub seconds: Seconds,
+    estimated_bytes: u64,
+}
+
+impl Done {
+    /// What is to be told of it.
+    pub fn outcome<'a>(&'a self, case: &'a Case, work: &'a Work) -> Outcome<'a> {
+        Outcome {
+            arguments: work.arguments,
+            inputs: &case.inputs,
+            output: &case.output,
+            package: work.package(),
+            image: &self.image,
+            device: work.session.device(),
+            threads: work.session.threads(),
+            report: &self.report,
+            found: &self.found,
+            seconds: self.seconds,
+            estimated_bytes: self.estimated_bytes,
+            peak_bytes: system::peak_memory_bytes(),
+        }
+    }
+}
+
+/// Reads a case's image.
+pub fn read(case: &Case, package: &Package, model: &Path) -> Result<Read, Failure> {
+    if let Some(problem) = &case.problem {
+        return Err(Failure::new(Exit::Input, problem));
+    }
+    let clock = Instant::now();
+    let image = nifti::read_channels(&case.inputs).map_err(Failure::of(Exit::Input))?;
+    check_channels(&image, package, model)?;
+    Ok(Read { image, seconds: clock.elapsed().as_secs_f64() })
+}
+
+/// What segmenting it takes at most, while `beside_bytes` are held for other cases.
+pub fn estimate(work: &Work, read: &Read, beside_bytes: u64) -> Result<Estimate, Failure> {
+    let options = options(work, read, beside_bytes);
+    let estimate = work.session.estimate(&read.image.view(), &options);
+    estimate.map_err(Failure::of(Exit::Input))
+}
+
+fn options(work: &Work, read: &Read, beside_bytes: u64) -> RunOptions {
+    let taken_bytes = read.bytes().saturating_add(beside_bytes);
+    RunOptions { taken_bytes, ..work.options.clone() }
+}
+
+/// Refuses what takes more than the user allows; the limit is for images too.
+fn obey(work: &Work, needed_bytes: u64) -> Result<(), Failure> {
+    match work.memory {
+        Some(available_bytes) if needed_bytes > available_bytes => {
+            Err(Failure::of(Exit::Input)(Error::Memory {
+                what: "segmenting this volume, the image included,".into(),
+                needed_bytes,
+                available_bytes,
+            }))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Segments it, while `beside_bytes` are held for other cases.
+pub fn compute<'a>(
+    work: &'a Work,
+    case: &'a Case,
+    read: Read,
+    beside_bytes: u64,
+) -> Result<Computed<'a>, Failure> {
+    let clock = Instant::now();
+    let options = options(work, &read, beside_bytes);
+    let estimate = estimate(work, &read, beside_bytes)?;
+    obey(work, estimate.least_host_bytes.saturating_add(options.taken_bytes))?;
+    let estimated_bytes = estimate.host_bytes.saturating_add(options.taken_bytes);
+    let Work { arguments, console, session, .. } = work;
+    let Read { mut image, seconds } = read;
+    let package = work.package();
+    let unit = if estimate.passes == estimate.tiles { "tiles" } else { "network passes" };
+    let mut follower = Follower::new(console, &case.name, unit);
+    follower.part = package.parts.len() - 1;
+    follower.preprocessed = arguments.preprocessed.as_deref();
+    follower.scores = arguments.scores.as_deref().map(|path| (path, scores_name(package)));
+    for warning in &image.warnings {
+        console.warn(&case.name, warning);
+    }
+    console.say(&format!(
+        "{} on {} ({}), {} threads; at most {} tiles and {}",
+        package.name,
+        session.device().kind,
+        session.device().name,
+        session.threads(),
+        estimate.tiles,
+        bytes_text(estimated_bytes)
+    ));
+
+    let result = session.run(&image.view(), &options, &mut follower);
+    follower.clear();
+    let segmentation = match result {
+        Ok(segmentation) if !system::cancelled() => segmentation,
+        Ok(_) => return Err(Failure::of(Exit::Cancelled)(Error::Cancelled)),
+        Err(error) if follower.output_failed => return Err(Failure::of(Exit::Output)(error)),
+        // The image was read before; what is wrong now is the model.
+        Err(error @ Error::Format { .. }) => return Err(Failure::of(Exit::Model)(error)),
+        Err(error) => return Err(Failure::of(Exit::Input)(error)),
+    };
+    let Segmentation { labels, report, .. } = segmentation;
+    let found = count(&labels, package, image.geometry.spacing);
+    image.bytes = Bytes::default(); // what is told of it needs no voxels
+    let total = seconds + clock.elapsed().as_secs_f64();
+    let seconds = Seconds { read: seconds, load: work.load_seconds, write: 0.0, total };
+    let done = Done { image, report, found, seconds, estimated_bytes };
+    Ok(Computed { labels, follower, done })
+}
+
+/// Writes its label map, and makes what was written on the way appear.
+pub fn write(case: &Case, computed: Computed) -> Result<Done, Failure> {
+    let clock = Instant::now();
+    let Computed { labels, follower, mut done } = computed;
+    let labels = match &labels {
+        LabelMap::U8(labels) => Labels::U8(labels),
+        LabelMap::U16(labels) => Labels::U16(labels),
+    };
+    OutputFile::create(&case.output)
+        .and_then(|output| {
+            nifti::write_labels(output, labels, done.image.dims, &done.image.geometry)
+        })
+        .and_then(|()| follower.finish())
+        .map_err(Failure::of(Exit::Output))?;
+    done.seconds.write = clock.elapsed().as_secs_f64();
+    done.seconds.total += done.seconds.write;
+    Ok(done)
+}
+
+fn check_channels(image: &Image, package: &Package, model: &Path) -> Result<(), Failure> {
+    let (found, expected) = (image.channels, package.channels());
+    if found == expected {
+        return Ok(());
+    }
+    Err(Failure::new(
+        Exit::Input,
+        format!(
+            "the input has {found} {}, but {} takes {expected}; name one file for each channel, \
+             in the model's order",
+            if found == 1 { "channel" } else { "channels" },
+            model.display()
+        ),
+    ))
+}
+
+/// The name of the scores' tensor, which are the last part's.
+fn scores_name(package: &Package) -> &'static str {
+    match package.parts[package.parts.len() - 1].blend {
+        Blend::Logits => "logits",
+        Blend::Softmax => "probabilities",
+    }
+}

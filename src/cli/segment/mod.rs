@@ -1,0 +1,172 @@
+//! `voxtile segment`.
+
+mod batch;
+mod case;
+mod cases;
+mod outputs;
+
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde_json::{Value, json};
+use voxtile::device;
+use voxtile::formats::OutputFile;
+use voxtile::{Error, Model, RunOptions, Session, SessionOptions};
+
+use self::batch::Tally;
+use self::case::{Case, Work};
+use super::arguments::Segment;
+use super::console::Console;
+use super::failure::{Exit, Failure};
+use super::system;
+
+const NO_MODEL: &str = "\
+no model: name a model package with -m MODEL.
+  There is no default model, so that no patient is labelled by accident.
+  `voxtile convert` makes packages of STU-Net's and nnU-Net's checkpoints. In voxtile's sources,
+  examples/demo.safetensors is a small demonstration package.";
+
+/// Segments one image, or many into a folder. Everything that can be refused is refused before the
+/// network runs.
+pub fn segment(arguments: &Segment) -> Result<(), Failure> {
+    let started = Instant::now();
+    system::catch_interrupts();
+    let console = Console::new(arguments.quiet, arguments.json_lines);
+    let mut tally = Tally::default();
+    let result = match &arguments.model {
+        None => Err(Failure::new(Exit::Usage, NO_MODEL)),
+        Some(model) if cases::is_folder(&arguments.output) => {
+            segment_all(arguments, model, &console, &mut tally, started)
+        }
+        Some(model) => segment_one(arguments, model, &console, &mut tally, started),
+    };
+    let (exit, error) = match &result {
+        Ok(()) => (0, None),
+        Err(failure) => (failure.exit as u8, Some(&failure.message)),
+    };
+    console.event(&json!({
+        "event": "finished",
+        "done": tally.done,
+        "skipped": tally.skipped,
+        "failed": tally.failed,
+        "exit": exit,
+        "error": error,
+        "seconds": started.elapsed().as_secs_f64(),
+    }));
+    result
+}
+
+fn segment_one(
+    arguments: &Segment,
+    model_path: &Path,
+    console: &Console,
+    tally: &mut Tally,
+    started: Instant,
+) -> Result<(), Failure> {
+    if let Some(folder) = arguments.inputs.iter().find(|input| input.is_dir()) {
+        return Err(Failure::new(
+            Exit::Input,
+            format!(
+                "{} is a folder (DICOM series are not read); to segment each NIfTI image in it, \
+                 name a folder for the label maps: -o labels/",
+                folder.display()
+            ),
+        ));
+    }
+    outputs::check(arguments, model_path)?;
+    let model = Arc::new(Model::open(model_path).map_err(Failure::of(Exit::Model))?);
+    let case = Case {
+        name: cases::stem(&arguments.inputs[0]),
+        number: 1,
+        of: 1,
+        inputs: arguments.inputs.clone(),
+        output: arguments.output.clone(),
+        problem: None,
+    };
+    case.announce(console);
+    let segment = || {
+        let read = case::read(&case, model.package(), model_path)?;
+        let work = prepare(arguments, console, Arc::clone(&model))?;
+        let computed = case::compute(&work, &case, read, 0)?;
+        let mut done = case::write(&case, computed)?;
+        done.seconds.total = started.elapsed().as_secs_f64();
+        let outcome = done.outcome(&case, &work);
+        if let Some(path) = &arguments.report {
+            write_report(path, &outcome.json()).map_err(Failure::of(Exit::Output))?;
+        }
+        case.tell_done(console, outcome.seconds.total);
+        console.result(&outcome.summary())
+    };
+    let result = segment();
+    match &result {
+        Ok(()) => tally.done = 1,
+        Err(failure) if failure.exit == Exit::Cancelled => {}
+        Err(failure) => {
+            tally.failed.push(case.name.clone());
+            case.tell_failed(console, failure);
+        }
+    }
+    result
+}
+
+fn segment_all(
+    arguments: &Segment,
+    model_path: &Path,
+    console: &Console,
+    tally: &mut Tally,
+    started: Instant,
+) -> Result<(), Failure> {
+    let model = Arc::new(Model::open(model_path).map_err(Failure::of(Exit::Model))?);
+    let cases = cases::list(&arguments.inputs, model.package().channels(), &arguments.output)?;
+    outputs::check_batch(arguments, model_path, &cases)?;
+    let work = prepare(arguments, console, model)?;
+    batch::segment(&work, model_path, &cases, tally);
+    if let Some(path) = &arguments.report {
+        let report = tally.report(&work, started.elapsed().as_secs_f64());
+        write_report(path, &report).map_err(Failure::of(Exit::Output))?;
+    }
+    tally.verdict(&work, cases.len())
+}
+
+/// Makes the model ready.
+fn prepare<'a>(
+    arguments: &'a Segment,
+    console: &'a Console,
+    model: Arc<Model>,
+) -> Result<Work<'a>, Failure> {
+    let clock = Instant::now();
+    let memory = memory(arguments);
+    let options = SessionOptions {
+        device: arguments.device.into(),
+        threads: arguments.threads.unwrap_or(0),
+        host_budget_bytes: memory,
+    };
+    let session = Session::new(model, &options).map_err(Failure::of(Exit::Model))?;
+    let options = RunOptions {
+        step: arguments.step,
+        mirror: arguments.mirror,
+        scores: arguments.scores.is_some(),
+        preprocessed: arguments.preprocessed.is_some(),
+        export: arguments.export.into(),
+        raw: arguments.raw,
+        ..RunOptions::default()
+    };
+    let load_seconds = clock.elapsed().as_secs_f64();
+    Ok(Work { arguments, console, session, options, memory, load_seconds })
+}
+
+/// What may be used: without a limit, no more than the machine has, so that a header that claims
+/// a volume of kilometres is refused before it is tried.
+fn memory(arguments: &Segment) -> Option<u64> {
+    let machine = || device::devices().first().map(|device| device.memory_total_bytes);
+    arguments.memory.or_else(machine).filter(|bytes| *bytes > 0)
+}
+
+fn write_report(path: &Path, report: &Value) -> voxtile::Result<()> {
+    let mut output = OutputFile::create(path)?;
+    let text = format!("{report:#}\n");
+    output.write_all(text.as_bytes()).map_err(|source| Error::io(path, source))?;
+    output.finish()
+}
