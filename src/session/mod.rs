@@ -13,7 +13,7 @@ mod size;
 
 pub use observer::{Level, Observer, Phase, ProbabilityBox, Progress, Unobserved};
 pub use options::{Export, Grid, Region, RunOptions, SessionOptions};
-pub use run::Session;
+pub use run::{Session, estimate};
 
 use crate::device::MemoryPart;
 

@@ -45,7 +45,7 @@ pub(super) type Kept = Vec<(Range<usize>, Vec<f32>)>;
 /// Where a part's planes come from.
 pub(super) enum Supply<'a> {
     /// They are made, and kept if there is where.
-    Made(Planes<'a>, Option<&'a mut Kept>),
+    Made(Box<Planes<'a>>, Option<&'a mut Kept>),
     /// They were made for the part before.
     Kept(&'a Kept),
 }
@@ -206,7 +206,7 @@ impl Running<'_, '_, '_> {
         let values = match supply {
             Supply::Kept(kept) => kept.get(self.fed).map(|(_, values)| values.as_slice()),
             Supply::Made(stream, kept) => {
-                let piece = stream.next()?.filter(|piece| piece.planes == *planes);
+                let piece = stream.make()?.filter(|piece| piece.planes == *planes);
                 match (piece, kept) {
                     (Some(piece), Some(kept)) => {
                         let mut copy = reserved("prepared volume", piece.values.len())?;

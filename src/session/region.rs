@@ -104,19 +104,23 @@ fn cropped(placement: &Placement, ranges: &[Range<usize>; 3]) -> [Range<usize>; 
 
 /// The box around what is not zero, along i, j, k.
 fn around(mask: &[u8], dims: [usize; 3]) -> [Range<usize>; 3] {
-    let mut bounds = [usize::MAX..0, usize::MAX..0, usize::MAX..0];
+    let mut bounds: Option<[(usize, usize); 3]> = None;
     for (line, values) in mask.chunks_exact(dims[0]).enumerate() {
         let first = values.iter().position(|&value| value != 0);
         let last = values.iter().rposition(|&value| value != 0);
         if let (Some(first), Some(last)) = (first, last) {
             let found =
                 [(first, last), (line % dims[1], line % dims[1]), (line / dims[1], line / dims[1])];
-            for (range, (first, last)) in bounds.iter_mut().zip(found) {
-                *range = range.start.min(first)..range.end.max(last + 1);
-            }
+            let both = |bounds: [(usize, usize); 3]| {
+                std::array::from_fn(|axis| {
+                    let ((low, high), (first, last)) = (bounds[axis], found[axis]);
+                    (low.min(first), high.max(last))
+                })
+            };
+            bounds = Some(bounds.map_or(found, both));
         }
     }
-    bounds.map(|range| if range.is_empty() { 0..0 } else { range })
+    bounds.map_or([0..0, 0..0, 0..0], |bounds| bounds.map(|(low, high)| low..high + 1))
 }
 
 /// Makes labels outside a mask background.

@@ -66,10 +66,7 @@ impl Session {
     /// weights can't be read.
     pub fn new(model: Arc<Model>, options: &SessionOptions) -> Result<Self> {
         let pool = Arc::new(Pool::new(options.threads)?);
-        let parts = 0..model.package().parts.len();
-        let plans = parts
-            .map(|part| Ok(Arc::new(Plan::new(model.network(part).clone())?)))
-            .collect::<Result<Vec<_>>>()?;
+        let plans = plans(&model)?;
         let mut loaded = Loaded {
             device: device::open(options.device, Arc::clone(&pool)),
             part: None,
@@ -193,14 +190,8 @@ impl Session {
         volume: &VolumeView,
         options: &RunOptions,
     ) -> Result<Estimate> {
-        let passes = |part: &Part| mirrors(part, options).len() * part.folds.len();
-        let sizing = Sizing {
-            model: &self.model,
-            plans: &self.plans,
-            device,
-            threads: self.pool.threads(),
-            passes_per_tile: self.model.package().parts.iter().map(passes).collect(),
-        };
+        let Self { model, plans, .. } = self;
+        let sizing = Sizing { model, plans, device, threads: self.pool.threads() };
         sizing.estimate(volume, options, self.budget(options))
     }
 
@@ -208,6 +199,31 @@ impl Session {
     fn budget(&self, options: &RunOptions) -> Option<u64> {
         self.host_budget_bytes.map(|bytes| bytes.saturating_sub(options.taken_bytes))
     }
+}
+
+/// The plans of a model's parts.
+fn plans(model: &Model) -> Result<Vec<Arc<Plan>>> {
+    let parts = 0..model.package().parts.len();
+    parts.map(|part| Ok(Arc::new(Plan::new(model.network(part).clone())?))).collect()
+}
+
+/// What a run of `model` on `volume` would need, as [`Session::estimate`] says it, without making
+/// the model ready: no weight is read.
+///
+/// # Errors
+/// [`Error::Argument`] if volume or options can't be used.
+pub fn estimate(
+    model: &Model,
+    options: &SessionOptions,
+    volume: &VolumeView,
+    run_options: &RunOptions,
+) -> Result<Estimate> {
+    let pool = Arc::new(Pool::new(options.threads)?);
+    let plans = plans(model)?;
+    let device = device::open(options.device, Arc::clone(&pool));
+    let sizing = Sizing { model, plans: &plans, device: &*device, threads: pool.threads() };
+    let left = |bytes: u64| bytes.saturating_sub(run_options.taken_bytes);
+    sizing.estimate(volume, run_options, options.host_budget_bytes.map(left))
 }
 
 /// The reversals that are averaged, none of them first.
@@ -271,7 +287,7 @@ impl Run<'_> {
             let supply = if kept.is_empty() {
                 let planes = Planes::new(volume, preparation, added, &self.session.pool)?;
                 let keep = self.report.estimate.choices.keep_prepared;
-                Supply::Made(planes, keep.then_some(&mut kept))
+                Supply::Made(Box::new(planes), keep.then_some(&mut kept))
             } else {
                 Supply::Kept(&kept)
             };

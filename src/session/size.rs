@@ -1,6 +1,7 @@
 //! What a run needs, known before it starts, and how it stays within a budget.
 
 use super::labels::{fits_byte, wanted};
+use super::run::mirrors;
 use super::{Choices, Estimate, Export, RunOptions, air, postprocess, region};
 use crate::base::{Error, Result};
 use crate::device::{Blend, Device, JobSize, MemoryPart};
@@ -74,8 +75,6 @@ pub(super) struct Sizing<'a> {
     pub(super) plans: &'a [std::sync::Arc<Plan>],
     pub(super) device: &'a dyn Device,
     pub(super) threads: usize,
-    /// Network passes for each tile, of each part.
-    pub(super) passes_per_tile: Vec<usize>,
 }
 
 impl Sizing<'_> {
@@ -115,7 +114,8 @@ impl Sizing<'_> {
         choices: Choices,
     ) -> Result<Estimate> {
         let mut all = Estimate { choices, ..Estimate::default() };
-        for (index, &passes_per_tile) in self.passes_per_tile.iter().enumerate() {
+        for (index, part) in self.model.package().parts.iter().enumerate() {
+            let passes_per_tile = mirrors(part, options).len() * part.folds.len();
             let (tiles, mut memory) = self.part(index, volume, options, choices)?;
             let bytes = memory.iter().map(|part| part.bytes).sum();
             if bytes > all.host_bytes {

@@ -176,9 +176,9 @@ mod tests {
             })
             .unwrap();
             let outside = flooded(&solid, shape);
-            for voxel in 0..voxels {
+            for (voxel, &outside) in outside.iter().enumerate() {
                 let row = mask.row(voxel / shape[2] / shape[1], voxel / shape[2] % shape[1]);
-                prop_assert_eq!(bit(row, voxel % shape[2]), !outside[voxel]);
+                prop_assert_eq!(bit(row, voxel % shape[2]), !outside);
             }
         }
     }

@@ -265,7 +265,7 @@ impl Preparation {
         let mut planes = Planes::new(pass.view, self, None, pass.pool)?;
         let mut moments = vec![Moments::default(); recipe.intensity.len()];
         let mut inside = vec![true; rows * columns];
-        while let Some(piece) = planes.next()? {
+        while let Some(piece) = planes.make()? {
             (pass.check)()?;
             let voxels = piece.planes.len() * rows * columns;
             for at in piece.planes.clone() {

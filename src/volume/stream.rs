@@ -135,7 +135,7 @@ impl<'a> Planes<'a> {
     ///
     /// # Errors
     /// [`crate::Error::Memory`] if the machine's memory runs out.
-    pub fn next(&mut self) -> Result<Option<Piece<'_>>> {
+    pub fn make(&mut self) -> Result<Option<Piece<'_>>> {
         let [planes, rows, columns] = self.prepared.grids.shape;
         if self.next >= planes {
             return Ok(None);
@@ -144,7 +144,7 @@ impl<'a> Planes<'a> {
         self.next = outputs.end;
         let voxels = outputs.len() * rows * columns;
         for channel in 0..self.channels.len() {
-            self.make(channel, needed(&self.prepared.axes[0], &outputs));
+            self.read(channel, needed(&self.prepared.axes[0], &outputs));
             self.interpolate(channel, &outputs);
         }
         if let Some((labels, structures)) = &self.found {
@@ -166,7 +166,7 @@ impl<'a> Planes<'a> {
     }
 
     /// Reads native planes up to the end of `needed` and resamples them within.
-    fn make(&mut self, channel: usize, needed: Range<usize>) {
+    fn read(&mut self, channel: usize, needed: Range<usize>) {
         let prepared = self.prepared;
         let [_, rows, columns] = prepared.grids.shape;
         let [_, native_rows, native_columns] = prepared.grids.placement.shape();
@@ -359,7 +359,7 @@ mod tests {
         let prepared = Preparation::new(&view, &recipe, &pool, &mut || Ok(())).unwrap();
         let mut planes = Planes::new(&view, &prepared, None, &pool).unwrap();
         let mut values = Vec::new();
-        while let Some(piece) = planes.next().unwrap() {
+        while let Some(piece) = planes.make().unwrap() {
             values.extend_from_slice(piece.values);
         }
         values
