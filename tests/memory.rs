@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::{Noise, SeededModel};
 use serde_json::json;
-use voxtile::session::{Observer, Phase, Progress, Unobserved};
+use voxtile::session::{LabelMap, Observer, Phase, Progress, Segmentation, Unobserved};
 use voxtile::{Element, Error, Geometry, Model, RunOptions, Session, SessionOptions, VolumeView};
 
 /// Counts what the program holds.
@@ -40,7 +40,7 @@ unsafe impl GlobalAlloc for Counting {
 static ALLOCATOR: Counting = Counting;
 
 /// What may be allocated before a budget is refused: far less than any buffer of a run.
-const SMALL_CHANGE: usize = 64 << 10;
+const SMALL_CHANGE: usize = 256 << 10;
 
 /// Notes how often memory was allocated between two passes of the network.
 #[derive(Default)]
@@ -62,6 +62,14 @@ impl Observer for BetweenPasses {
             self.before = Some((progress.done, CALLS.load(Ordering::Relaxed)));
         }
         ControlFlow::Continue(())
+    }
+}
+
+/// Bytes of a result.
+fn held(found: &Segmentation) -> usize {
+    match &found.labels {
+        LabelMap::U8(labels) => labels.len(),
+        LabelMap::U16(labels) => 2 * labels.len(),
     }
 }
 
@@ -120,16 +128,24 @@ fn runs_stay_within_their_estimate_and_tiles_allocate_nothing() {
             // The first passes may still set up what the system needs per thread.
             let late = passes.allocations.iter().skip(2);
             assert!(late.clone().all(|&count| count == 0), "{:?}", passes.allocations);
-            drop((session, found));
+            drop(session);
 
-            // A budget of just the estimate works; one byte less is refused beforehand.
-            for (budget, works) in [(estimate.host_bytes, true), (estimate.host_bytes - 1, false)] {
+            // Every budget from the smallest on gives the same labels within it; one byte less is
+            // refused beforehand.
+            let least = estimate.least_host_bytes;
+            for (budget, works) in
+                [(estimate.host_bytes, true), (least + 1, true), (least, true), (least - 1, false)]
+            {
                 let options = SessionOptions { host_budget_bytes: Some(budget), ..options.clone() };
                 let session = Session::new(Arc::clone(&package), &options).unwrap();
-                PEAK.store(NOW.load(Ordering::Relaxed), Ordering::Relaxed);
                 let loaded = NOW.load(Ordering::Relaxed);
+                PEAK.store(loaded, Ordering::Relaxed);
                 match session.run(&volume, &wishes, &mut Unobserved) {
-                    Ok(_) => assert!(works),
+                    Ok(again) => {
+                        assert!(works && again.labels == found.labels);
+                        let used = PEAK.load(Ordering::Relaxed) - before - held(&found);
+                        assert!(used as u64 <= budget, "{used} bytes of {budget}");
+                    }
                     Err(Error::Memory { needed_bytes, available_bytes, .. }) => {
                         assert!(!works);
                         assert_eq!((needed_bytes, available_bytes), (budget + 1, budget));
