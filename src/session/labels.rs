@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{Export, LabelMap, RunOptions};
+use super::{Export, LabelMap, RunOptions, postprocess};
 use crate::base::error::filled;
 use crate::base::{Error, Result};
 use crate::device::SlabOutput;
@@ -42,7 +42,7 @@ fn row_of(model: &Model, value: u32) -> Result<(usize, usize)> {
 }
 
 /// An error if the model has no such label.
-fn known(model: &Model, value: u32, what: &str) -> Result<()> {
+pub(super) fn known(model: &Model, value: u32, what: &str) -> Result<()> {
     let labels = &model.package().labels;
     if labels.iter().any(|label| label.value == value) {
         return Ok(());
@@ -58,6 +58,7 @@ pub(super) fn wanted(model: &Model, options: &RunOptions) -> Result<Vec<(usize, 
     for &value in options.keep.iter().flatten() {
         known(model, value, "labels to keep")?;
     }
+    postprocess::check(model, &options.cleanup)?;
     if options.export != Export::Scores && !options.probabilities.is_empty() {
         return Err(Error::argument(
             "probabilities: there are none where labels are resampled, expected Export::Scores",

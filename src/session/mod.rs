@@ -1,10 +1,12 @@
 //! The loop: gather, forward, blend, resolve. Progress, cancel, budget; no device by name.
 
+mod components;
 mod labels;
 mod postprocess;
 mod run;
 mod size;
 
+pub use postprocess::Cleanup;
 pub use run::Session;
 
 use std::ops::ControlFlow;
@@ -52,6 +54,9 @@ pub struct RunOptions {
     pub export: Export,
     /// Leave out the model's postprocessing.
     pub raw: bool,
+    /// What is done to the labels, step by step, after the model's own postprocessing and before
+    /// [`RunOptions::keep`]: what is kept does not depend on what is not.
+    pub cleanup: Vec<Cleanup>,
     /// Call [`Observer::scores`].
     pub scores: bool,
 }
@@ -65,6 +70,7 @@ impl Default for RunOptions {
             probabilities: Vec::new(),
             export: Export::Scores,
             raw: false,
+            cleanup: Vec::new(),
             scores: false,
         }
     }

@@ -9,7 +9,7 @@ use std::time::Instant;
 use super::labels::{self, Restored};
 use super::size::{self, Sized};
 use super::{
-    Estimate, Export, Level, Observer, Phase, Progress, Report, RunOptions, Segmentation,
+    Estimate, Export, LabelMap, Level, Observer, Phase, Progress, Report, RunOptions, Segmentation,
     SessionOptions, postprocess,
 };
 use crate::base::error::filled;
@@ -247,15 +247,32 @@ impl Run<'_> {
             device.finish();
         }
         self.check(Phase::Restore)?;
-        if !self.options.raw {
-            for step in &package.postprocessing {
-                postprocess::apply(step, &mut restored.labels, volume)?;
-            }
-        }
+        self.postprocess(&mut restored.labels, volume)?;
         if let Some(keep) = &self.options.keep {
             restored.keep(keep);
         }
         Ok(restored)
+    }
+
+    /// The model's own steps and the user's. A map of noise may take what is left of the budget.
+    fn postprocess(&mut self, labels: &mut LabelMap, volume: &VolumeView) -> Result<()> {
+        let model = Arc::clone(&self.session.model);
+        let options = self.options;
+        let allowance = postprocess::bytes(&model, options, volume.dims);
+        let others = self.report.estimated_host_bytes.saturating_sub(allowance);
+        let budget = self.session.host_budget_bytes.unwrap_or(u64::MAX);
+        let available = budget.saturating_sub(others);
+        let mut check = || self.check(Phase::Restore);
+        let done = postprocess::apply(&model, options, labels, volume, available, &mut check);
+        done.map_err(|error| match error {
+            // The machine has no more where nothing is said to be available.
+            Error::Memory { what, needed_bytes, available_bytes: 1.. } => Error::Memory {
+                what,
+                needed_bytes: needed_bytes.saturating_add(others),
+                available_bytes: budget,
+            },
+            other => other,
+        })
     }
 
     /// What a part is given; `kept` is what the part before was given, without its labels.

@@ -108,6 +108,6 @@ pub(super) fn estimate(
         + shared
         + SMALL_BYTES
         + lists as u64
-        + postprocess::bytes(package, volume.dims);
+        + postprocess::bytes(model, options, volume.dims);
     Ok(Estimate { tiles, passes: tiles * sized.passes_per_tile, host_bytes })
 }
