@@ -10,7 +10,9 @@ use crate::base::error::{filled, reserved};
 use crate::base::{Error, Result};
 
 /// A stored label value.
-pub(super) trait Stored: Copy + Default + Eq + Into<u32> + Into<usize> {
+pub(super) trait Stored:
+    Copy + Default + Eq + Into<u32> + Into<usize> + Send + Sync
+{
     /// How many values there are.
     const VALUES: usize;
 
@@ -344,7 +346,7 @@ fn runs<T: Stored>(line: &[T], kinds: &[u16], mut found: impl FnMut(Run)) {
 }
 
 /// How many values at the beginning are the same; a line has at least one.
-fn same<T: Stored>(line: &[T]) -> usize {
+pub(super) fn same<T: Stored>(line: &[T]) -> usize {
     const BLOCK: usize = 16;
     let first = line[0];
     let mut at = 0;

@@ -5,9 +5,11 @@ mod labels;
 mod postprocess;
 mod run;
 mod size;
+mod statistics;
 
 pub use postprocess::Cleanup;
 pub use run::Session;
+pub use statistics::{IntensityStatistics, LabelStatistics, statistics};
 
 use std::ops::ControlFlow;
 
@@ -207,6 +209,8 @@ pub struct Estimate {
     pub tiles: usize,
     /// Network passes: tiles, times mirrored copies, times folds.
     pub passes: usize,
-    /// Bytes of host memory: what the session holds and what the run adds, at the peak.
+    /// Bytes of host memory: what the session holds and what the run adds, at the peak. Where a
+    /// model or [`RunOptions::cleanup`] asks for components, those of a label map that is noise
+    /// take more; a run within a budget stays within it.
     pub host_bytes: u64,
 }

@@ -89,7 +89,7 @@ const SMALL_BYTES: u64 = 64 << 10;
 /// A plane of real labels has far fewer runs than one for so many voxels.
 const VOXELS_PER_RUN: u64 = 4;
 /// Ragged maps of a hundred structures have a provisional component for thousands of voxels.
-const VOXELS_PER_COMPONENT: u64 = 64;
+const VOXELS_PER_COMPONENT: u64 = 128;
 
 /// Bytes that [`apply`] allocates. An allowance: components are counted when they are there, and
 /// a map of noise has more of them than this. Such a map takes what is left of the session's
@@ -99,19 +99,22 @@ pub(super) fn bytes(model: &Model, options: &RunOptions, dims: [usize; 3]) -> u6
     if !own && options.cleanup.is_empty() {
         return 0;
     }
-    let values = if fits_byte(model) { u8::VALUES } else { u16::VALUES } as u64;
+    allowance(dims) + table_bytes(model)
+}
+
+/// Bytes for the runs and components of a map that is not noise.
+fn allowance(dims: [usize; 3]) -> u64 {
     let [columns, rows, planes] = dims.map(|count| count as u64);
     let runs = 2 * (columns * rows).div_ceil(VOXELS_PER_RUN);
     let components = (columns * rows * planes).div_ceil(VOXELS_PER_COMPONENT);
-    SMALL_BYTES
-        + row_bytes(dims[1])
-        + RUN_BYTES * runs
-        + Components::<Size>::BYTES * components
-        + TABLE_BYTES * values
+    SMALL_BYTES + row_bytes(dims[1]) + RUN_BYTES * runs + Components::<Size>::BYTES * components
 }
 
-/// Kind and largest component of a stored value.
-const TABLE_BYTES: u64 = (size_of::<u16>() + size_of::<u64>()) as u64;
+/// Bytes for kind and largest component of each stored value; filling holes has two kinds.
+fn table_bytes(model: &Model) -> u64 {
+    let values = if fits_byte(model) { u8::VALUES } else { u16::VALUES };
+    (values * (size_of::<u16>() + size_of::<u64>())) as u64
+}
 
 /// Applies the model's own steps, then the user's, to the labels of `volume`'s grid.
 /// `available_bytes` are for runs and components; `check` is called before each plane of each
@@ -128,11 +131,10 @@ pub(super) fn apply(
     available_bytes: u64,
     check: &mut dyn FnMut() -> Result<()>,
 ) -> Result<()> {
-    let values = if fits_byte(model) { u8::VALUES } else { u16::VALUES } as u64;
     let mut steps = Steps {
         dims: volume.dims,
         voxel_mm3: volume.geometry.spacing.iter().product(),
-        available_bytes: available_bytes.saturating_sub(TABLE_BYTES * values),
+        available_bytes: available_bytes.saturating_sub(table_bytes(model)),
         check,
     };
     let own: &[Postprocessing] = if options.raw { &[] } else { &model.package().postprocessing };

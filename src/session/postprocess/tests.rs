@@ -218,6 +218,33 @@ fn only_holes_inside_one_label_are_filled() {
 }
 
 #[test]
+fn ragged_structures_fit_the_allowance() {
+    let dims = [120, 100, 90];
+    let mut labels = vec![0; 120 * 100 * 90];
+    for label in 1..=60 {
+        let place = |prime: usize, most: usize| label as usize * prime % most;
+        let centre = [place(37, 120), place(53, 100), place(71, 90)];
+        ball(&mut labels, dims, centre, 6 + place(13, 12), label);
+    }
+    // A fifth of the voxels of the surfaces is missing.
+    let ragged: Vec<u8> = (0..labels.len())
+        .map(|voxel| {
+            let near = neighbours(voxel, dims, false);
+            let surface = near.iter().any(|&other| labels[other] != labels[voxel]);
+            if surface && voxel * 7919 % 5 == 0 { 0 } else { labels[voxel] }
+        })
+        .collect();
+    let steps = [
+        Cleanup::LargestComponent { labels: None, connectivity: 26 },
+        Cleanup::MinimumSize { labels: None, connectivity: 6, mm3: 9.0 },
+        Cleanup::FillHoles { labels: None },
+    ];
+    for step in steps {
+        on(dims, allowance(dims), |steps| steps.cleanup(&step, &mut ragged.clone())).unwrap();
+    }
+}
+
+#[test]
 fn noise_needs_the_bytes_that_are_named() {
     let dims = [32, 32, 32];
     // Every second voxel, by faces: each is a component and a run.
