@@ -8,6 +8,7 @@ mod information;
 mod observer;
 mod report;
 mod segment;
+mod statistics;
 mod system;
 
 use std::io::{self, Write};
@@ -26,6 +27,7 @@ pub fn main() -> ExitCode {
         Command::Segment(arguments) => segment::segment(&arguments),
         Command::Convert(arguments) => convert::convert(&arguments),
         Command::Compare(arguments) => compare::compare(&arguments),
+        Command::Statistics(arguments) => statistics::statistics(&arguments),
         Command::Info(arguments) => information::info(&arguments),
         Command::Devices => information::devices(),
     };

@@ -6,15 +6,47 @@ use serde_json::{Value, json};
 use voxtile::device::DeviceInfo;
 use voxtile::formats::Image;
 use voxtile::model::{Label, Package};
-use voxtile::session::{LabelMap, Report};
+use voxtile::session::{LabelStatistics, Report};
 
 use super::arguments::Segment;
 
-/// A label of the model and how much of it was found.
+/// A label of the model and what was found of it.
 pub struct Found {
     pub label: Label,
-    pub voxels: u64,
-    pub milliliters: f64,
+    /// None if no voxel has it.
+    pub statistics: Option<LabelStatistics>,
+}
+
+impl Found {
+    pub fn voxels(&self) -> u64 {
+        self.statistics.as_ref().map_or(0, |statistics| statistics.voxels)
+    }
+
+    pub fn milliliters(&self) -> f64 {
+        self.statistics.as_ref().map_or(0.0, |statistics| statistics.milliliters)
+    }
+
+    /// For programs; what is not known is null.
+    pub fn json(&self) -> Value {
+        let statistics = self.statistics.as_ref();
+        let intensity = statistics.and_then(|statistics| statistics.intensity);
+        json!({
+            "value": self.label.value,
+            "name": self.label.name,
+            "code": self.label.code,
+            "voxels": self.voxels(),
+            "milliliters": self.milliliters(),
+            "mean": intensity.map(|intensity| intensity.mean),
+            "standard_deviation": intensity.map(|intensity| intensity.deviation),
+            "minimum": intensity.map(|intensity| intensity.minimum),
+            "maximum": intensity.map(|intensity| intensity.maximum),
+            "bounding_box": statistics.map(|statistics| {
+                let [low, high] = statistics.bounding_box;
+                json!({ "low": low, "high": high })
+            }),
+            "centroid_mm_lps": statistics.map(|statistics| statistics.centroid_mm),
+        })
+    }
 }
 
 /// Seconds of the steps outside the session.
@@ -41,21 +73,21 @@ pub struct Outcome<'a> {
     pub peak_bytes: Option<u64>,
 }
 
-/// Counts every label of the model but the background, in the model's order.
-pub fn count(labels: &LabelMap, package: &Package, spacing: [f64; 3]) -> Vec<Found> {
-    let mut counts = vec![0u64; 1 << 16];
-    match labels {
-        LabelMap::U8(labels) => labels.iter().for_each(|label| counts[usize::from(*label)] += 1),
-        LabelMap::U16(labels) => labels.iter().for_each(|label| counts[usize::from(*label)] += 1),
-    }
-    let milliliters_each = spacing.iter().product::<f64>() / 1000.0;
-    let foreground = package.labels.iter().filter(|label| label.value != 0);
-    foreground
-        .map(|label| {
-            let voxels = counts.get(label.value as usize).copied().unwrap_or(0);
-            let milliliters = voxels as f64 * milliliters_each;
-            Found { label: label.clone(), voxels, milliliters }
-        })
+/// Every label of the model but the background, in the model's order, then those that the model
+/// does not know.
+pub fn by_label(statistics: &[LabelStatistics], labels: &[Label]) -> Vec<Found> {
+    let known = labels.iter().filter(|label| label.value != 0);
+    let of = |value| statistics.iter().find(|statistics| statistics.value == value).cloned();
+    let known = known.map(|label| Found { label: label.clone(), statistics: of(label.value) });
+    let unknown = statistics
+        .iter()
+        .filter(|statistics| labels.iter().all(|label| label.value != statistics.value));
+    let unnamed = |value| Label { value, name: String::new(), color: None, code: None };
+    known
+        .chain(unknown.map(|statistics| Found {
+            label: unnamed(statistics.value),
+            statistics: Some(statistics.clone()),
+        }))
         .collect()
 }
 
@@ -63,7 +95,7 @@ impl Outcome<'_> {
     /// The summary at the end of a run.
     pub fn summary(&self) -> String {
         let mut text = String::new();
-        let present: Vec<&Found> = self.found.iter().filter(|found| found.voxels > 0).collect();
+        let present: Vec<&Found> = self.found.iter().filter(|found| found.voxels() > 0).collect();
         let [i, j, k] = self.image.dims;
         let _ = writeln!(
             text,
@@ -76,7 +108,8 @@ impl Outcome<'_> {
             let width = present.iter().map(|found| found.label.name.chars().count()).max();
             let width = width.unwrap_or(0).max(4);
             let _ = writeln!(text, "  value  {:width$}  {:>10}", "name", "mL");
-            for Found { label, milliliters, .. } in present {
+            for found in present {
+                let (label, milliliters) = (&found.label, found.milliliters());
                 let _ = writeln!(
                     text,
                     "  {:5}  {:width$}  {milliliters:10.2}",
@@ -108,19 +141,7 @@ impl Outcome<'_> {
     /// The report for programs.
     pub fn json(&self) -> Value {
         let Self { arguments, package, image, device, report, seconds, .. } = self;
-        let labels: Vec<Value> = self
-            .found
-            .iter()
-            .map(|Found { label, voxels, milliliters }| {
-                json!({
-                    "value": label.value,
-                    "name": label.name,
-                    "code": label.code,
-                    "voxels": voxels,
-                    "milliliters": milliliters,
-                })
-            })
-            .collect();
+        let labels: Vec<Value> = self.found.iter().map(Found::json).collect();
         json!({
             "voxtile": { "version": env!("CARGO_PKG_VERSION"), "report_version": 1 },
             "model": {
@@ -137,6 +158,7 @@ impl Outcome<'_> {
                 "labels": arguments.output,
                 "scores": arguments.scores,
                 "preprocessed": arguments.preprocessed,
+                "statistics": arguments.statistics,
             },
             "warnings": image.warnings,
             "image": {
@@ -154,6 +176,9 @@ impl Outcome<'_> {
                 "threads": arguments.threads,
                 "step": arguments.step,
                 "mirror": arguments.mirror,
+                "largest_component": arguments.largest_component.as_ref().map(|labels| &labels.0),
+                "minimum_size_mm3": arguments.minimum_size,
+                "fill_holes": arguments.fill_holes.as_ref().map(|labels| &labels.0),
                 "memory_bytes": arguments.memory,
             },
             "device": { "kind": device.kind, "name": device.name, "threads": self.threads },

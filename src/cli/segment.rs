@@ -5,17 +5,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+use voxtile::base::Pool;
 use voxtile::device;
 use voxtile::formats::nifti::{self, Labels};
 use voxtile::formats::{Image, OutputFile};
 use voxtile::model::{Blend, Package};
-use voxtile::session::{LabelMap, Segmentation};
+use voxtile::session::{Cleanup, LabelMap, Segmentation};
 use voxtile::{Error, Model, RunOptions, Session, SessionOptions};
 
-use super::arguments::Segment;
+use super::arguments::{Labels as LabelNames, Segment};
 use super::failure::{Exit, Failure};
 use super::observer::Follower;
-use super::report::{Outcome, Seconds, bytes_text, count};
+use super::report::{Outcome, Seconds, by_label, bytes_text};
+use super::statistics::{self, Form};
 use super::{print, system};
 
 const NO_MODEL: &str = "\
@@ -32,6 +34,8 @@ pub fn segment(arguments: &Segment) -> Result<(), Failure> {
     let Some(model_path) = &arguments.model else {
         return Err(Failure::new(Exit::Usage, NO_MODEL));
     };
+    let form = arguments.statistics.as_deref().map(|path| Ok((path, Form::of(path)?)));
+    let form = form.transpose()?;
     check_outputs(arguments, model_path)?;
 
     let model = Arc::new(Model::open(model_path).map_err(Failure::of(Exit::Model))?);
@@ -40,6 +44,8 @@ pub fn segment(arguments: &Segment) -> Result<(), Failure> {
     let image = nifti::read_channels(&arguments.inputs).map_err(Failure::of(Exit::Input))?;
     seconds.read = clock.elapsed().as_secs_f64();
     check_channels(&image, package, model_path)?;
+
+    let cleanup = cleanup(arguments, package, model_path)?;
 
     let clock = Instant::now();
     let image_bytes = image.bytes.len() as u64;
@@ -51,6 +57,7 @@ pub fn segment(arguments: &Segment) -> Result<(), Failure> {
         scores: arguments.scores.is_some(),
         export: arguments.export.into(),
         raw: arguments.raw,
+        cleanup,
         ..RunOptions::default()
     };
     let view = image.view();
@@ -88,8 +95,10 @@ pub fn segment(arguments: &Segment) -> Result<(), Failure> {
         Err(error) => return Err(with_image(error)),
     };
 
+    let pool = Pool::new(session.threads()).map_err(Failure::of(Exit::Other))?;
+    let statistics = segmentation.statistics(&view, &pool).map_err(Failure::of(Exit::Other))?;
+    let found = by_label(&statistics, &package.labels);
     let Segmentation { labels, report, .. } = segmentation;
-    let found = count(&labels, package, image.geometry.spacing);
     let clock = Instant::now();
     write_labels(arguments, &labels, &image, follower).map_err(Failure::of(Exit::Output))?;
     seconds.write = clock.elapsed().as_secs_f64();
@@ -106,6 +115,9 @@ pub fn segment(arguments: &Segment) -> Result<(), Failure> {
         estimated_bytes,
         peak_bytes: system::peak_memory_bytes(),
     };
+    if let Some((path, form)) = &form {
+        statistics::write(path, *form, &found).map_err(Failure::of(Exit::Output))?;
+    }
     if let Some(path) = &arguments.report {
         write_report(path, &outcome).map_err(Failure::of(Exit::Output))?;
     }
@@ -121,6 +133,7 @@ fn check_outputs(arguments: &Segment, model: &Path) -> Result<(), Failure> {
         arguments.scores.as_ref(),
         arguments.preprocessed.as_ref(),
         arguments.report.as_ref(),
+        arguments.statistics.as_ref(),
     ];
     let mut taken: Vec<(PathBuf, &str)> =
         arguments.inputs.iter().map(|input| (resolved(input), "an input")).collect();
@@ -167,6 +180,46 @@ fn check_channels(image: &Image, package: &Package, model: &Path) -> Result<(), 
             model.display()
         ),
     ))
+}
+
+/// What the options ask to be done to the labels, small parts first: what they leave behind inside
+/// another label is a hole.
+fn cleanup(arguments: &Segment, package: &Package, model: &Path) -> Result<Vec<Cleanup>, Failure> {
+    let values = |option: &str, labels: &LabelNames| match &labels.0[..] {
+        [] => Ok(None),
+        names => names
+            .iter()
+            .map(|name| label_value(name, option, package, model))
+            .collect::<Result<_, _>>()
+            .map(Some),
+    };
+    let connectivity = 26;
+    let mut steps = Vec::new();
+    if let Some(labels) = &arguments.largest_component {
+        let labels = values("--largest-component", labels)?;
+        steps.push(Cleanup::LargestComponent { labels, connectivity });
+    }
+    if let Some(mm3) = arguments.minimum_size {
+        steps.push(Cleanup::MinimumSize { labels: None, connectivity, mm3 });
+    }
+    if let Some(labels) = &arguments.fill_holes {
+        steps.push(Cleanup::FillHoles { labels: values("--fill-holes", labels)? });
+    }
+    Ok(steps)
+}
+
+/// The value of a label that is given by its name or value.
+fn label_value(text: &str, option: &str, package: &Package, model: &Path) -> Result<u32, Failure> {
+    let mut structures = package.labels.iter().filter(|label| label.value != 0);
+    let named = structures.clone().find(|label| label.name == text);
+    let found = named.or_else(|| structures.find(|label| text.parse() == Ok(label.value)));
+    found.map(|label| label.value).ok_or_else(|| {
+        let model = model.display();
+        Failure::new(
+            Exit::Usage,
+            format!("{option}: {model} has no label `{text}`; `voxtile info {model}` lists them"),
+        )
+    })
 }
 
 /// What may be used: without a limit, no more than the machine has, so that a header that claims
