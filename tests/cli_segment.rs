@@ -220,7 +220,7 @@ fn channel_files_are_one_case() {
     assert_eq!(nifti::read(&case.path("labels.nii")).unwrap().bytes, expected);
 }
 
-const CLEANUP: [&str; 3] = ["--largest-component=structure 1,3", "--minimum-size", "13.5"];
+const CLEANUP: [&str; 3] = ["--largest-component=structure 4,3", "--minimum-size", "9"];
 
 #[test]
 fn labels_are_cleaned_up_and_measured() {
@@ -229,8 +229,8 @@ fn labels_are_cleaned_up_and_measured() {
     case.succeed(&with(&[&CLEANUP[..], &["--fill-holes"], &files].concat()));
     let image = nifti::read(&case.path("ct.nii.gz")).unwrap();
     let cleanup = vec![
-        Cleanup::LargestComponent { labels: Some(vec![1, 3]), connectivity: 26 },
-        Cleanup::MinimumSize { labels: None, connectivity: 26, mm3: 13.5 },
+        Cleanup::LargestComponent { labels: Some(vec![4, 3]), connectivity: 26 },
+        Cleanup::MinimumSize { labels: None, connectivity: 26, mm3: 9.0 },
         Cleanup::FillHoles { labels: None },
     ];
     let options =
@@ -254,8 +254,8 @@ fn labels_are_cleaned_up_and_measured() {
         csv.records().map(|row| row.unwrap().iter().map(String::from).collect()).collect();
     let text = std::fs::read_to_string(case.path("report.json")).unwrap();
     let report: Value = serde_json::from_str(&text).unwrap();
-    assert_eq!(report["options"]["largest_component"], serde_json::json!(["structure 1", "3"]));
-    assert_eq!(report["options"]["minimum_size_mm3"], 13.5);
+    assert_eq!(report["options"]["largest_component"], serde_json::json!(["structure 4", "3"]));
+    assert_eq!(report["options"]["minimum_size_mm3"], 9.0);
     assert_eq!(report["outputs"]["statistics"], "found.csv");
     assert_eq!(rows.len(), 4, "every label but the background");
     assert!(!found.is_empty());

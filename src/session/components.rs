@@ -185,14 +185,17 @@ impl Sweep<'_> {
         observe: impl Fn([usize; 2], &Run, &F) -> F,
     ) -> Result<Components<F>> {
         let [columns, rows, _] = self.dims;
-        let mut planes = self.planes(labels)?;
+        let mut planes = self.planes(labels, Components::<F>::BYTES)?;
         let mut count = Count::default();
         for plane in labels.chunks_exact(columns * rows) {
             self.read(plane, &mut planes)?;
             self.number(&mut planes, &mut count);
         }
         let runs_bytes = 2 * planes[0].runs.capacity() as u64 * RUN_BYTES + row_bytes(rows);
-        self.afford(runs_bytes + count.0 * Components::<F>::BYTES, count.0 < ALONE.into())?;
+        let bytes = runs_bytes + count.0 * Components::<F>::BYTES;
+        if bytes > self.available_bytes || count.0 >= ALONE.into() {
+            return Err(self.too_much(bytes));
+        }
         let mut components = Components {
             parents: reserved("components of a label map", count.0 as usize)?,
             findings: reserved("components of a label map", count.0 as usize)?,
@@ -244,8 +247,9 @@ impl Sweep<'_> {
         Ok(())
     }
 
-    /// Room for the runs of any two planes, both empty.
-    fn planes<T: Stored>(&mut self, labels: &[T]) -> Result<[Plane; 2]> {
+    /// Room for the runs of any two planes, both empty. Where that is too much already, what is
+    /// said to be needed suffices even if each run is a component.
+    fn planes<T: Stored>(&mut self, labels: &[T], component_bytes: u64) -> Result<[Plane; 2]> {
         let [columns, rows, _] = self.dims;
         if columns >= u32::MAX as usize {
             return Err(Error::Unsupported(format!(
@@ -253,14 +257,18 @@ impl Sweep<'_> {
                 u32::MAX
             )));
         }
-        let mut most = 0;
+        let (mut most, mut all) = (0, 0);
         for plane in labels.chunks_exact(columns * rows) {
             (self.check)()?;
             let mut count = 0;
             plane.chunks_exact(columns).for_each(|line| runs(line, self.kinds, |_| count += 1));
             most = most.max(count);
+            all += count as u64;
         }
-        self.afford(2 * most as u64 * RUN_BYTES + row_bytes(rows), true)?;
+        let bytes = 2 * most as u64 * RUN_BYTES + row_bytes(rows);
+        if bytes > self.available_bytes {
+            return Err(self.too_much(bytes + all * component_bytes));
+        }
         let plane = || -> Result<Plane> {
             let runs = reserved("runs of a plane", most)?;
             Ok(Plane { runs, rows: filled("runs of a plane", rows + 1, 0)? })
@@ -308,15 +316,12 @@ impl Sweep<'_> {
         }
     }
 
-    fn afford(&self, needed_bytes: u64, countable: bool) -> Result<()> {
-        if needed_bytes <= self.available_bytes && countable {
-            return Ok(());
-        }
-        Err(Error::Memory {
+    fn too_much(&self, needed_bytes: u64) -> Error {
+        Error::Memory {
             what: "finding the components of this label map".into(),
             needed_bytes,
             available_bytes: self.available_bytes,
-        })
+        }
     }
 }
 

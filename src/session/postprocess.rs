@@ -103,7 +103,7 @@ pub(super) fn bytes(model: &Model, options: &RunOptions, dims: [usize; 3]) -> u6
 }
 
 /// Bytes for the runs and components of a map that is not noise.
-fn allowance(dims: [usize; 3]) -> u64 {
+pub(super) fn allowance(dims: [usize; 3]) -> u64 {
     let [columns, rows, planes] = dims.map(|count| count as u64);
     let runs = 2 * (columns * rows).div_ceil(VOXELS_PER_RUN);
     let components = (columns * rows * planes).div_ceil(VOXELS_PER_COMPONENT);
@@ -134,7 +134,7 @@ pub(super) fn apply(
     let mut steps = Steps {
         dims: volume.dims,
         voxel_mm3: volume.geometry.spacing.iter().product(),
-        available_bytes: available_bytes.saturating_sub(table_bytes(model)),
+        available_bytes,
         check,
     };
     let own: &[Postprocessing] = if options.raw { &[] } else { &model.package().postprocessing };

@@ -258,7 +258,7 @@ impl Run<'_> {
     fn postprocess(&mut self, labels: &mut LabelMap, volume: &VolumeView) -> Result<()> {
         let model = Arc::clone(&self.session.model);
         let options = self.options;
-        let allowance = postprocess::bytes(&model, options, volume.dims);
+        let allowance = postprocess::allowance(volume.dims);
         let others = self.report.estimated_host_bytes.saturating_sub(allowance);
         let budget = self.session.host_budget_bytes.unwrap_or(u64::MAX);
         let available = budget.saturating_sub(others);
