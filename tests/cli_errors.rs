@@ -72,6 +72,12 @@ fn wrong_usage_is_2() {
     fails(folder, &usual(&["--step", "1.5"]), 2, "at most 1");
     fails(folder, &usual(&["--threads", "0"]), 2, "from 1 to 1024");
     fails(folder, &usual(&["--memory", "4 giraffes"]), 2, "4GiB");
+    fails(folder, &usual(&["--minimum-size=-3"]), 2, "number of mm^3 from 0");
+    fails(folder, &usual(&["--fill-holes=1,,2"]), 2, "with commas between them");
+    let text = "--largest-component: model.safetensors has no label `spline`";
+    fails(folder, &usual(&["--largest-component=structure 1,spline"]), 2, text);
+    fails(folder, &usual(&["--fill-holes=0"]), 2, "has no label `0`");
+    fails(folder, &usual(&["--fill-holes=background"]), 2, "has no label `background`");
     fails(folder, &["segment", "-m", "model.safetensors", "-o", "x.nii"], 2, "INPUT");
     fails(folder, &["segmend"], 2, "segment");
 }
@@ -154,6 +160,10 @@ fn outputs_that_cannot_be_written_are_6_before_anything_runs() {
     fails(folder, &output("none/labels.nii.gz"), 6, "the folder none does not exist");
     fails(folder, &output("ct.nii.gz"), 6, "is also an input");
     fails(folder, &output("folder/../ct.nii.gz"), 6, "is also an input");
+    let statistics =
+        |name| segment(&["ct.nii.gz"], &[&MODEL[..], &["--statistics", name]].concat());
+    fails(folder, &statistics("found.xlsx"), 6, "must end in .csv or .json");
+    fails(folder, &statistics("none/found.csv"), 6, "does not exist");
     for option in ["--scores", "--preprocessed", "--report"] {
         let with = |name| segment(&["ct.nii.gz"], &[&MODEL[..], &[option, name]].concat());
         fails(folder, &with("none/file"), 6, "does not exist");
@@ -161,4 +171,30 @@ fn outputs_that_cannot_be_written_are_6_before_anything_runs() {
         fails(folder, &with("labels.nii.gz"), 6, "is also another output");
         fails(folder, &with("model.safetensors"), 6, "is also the model");
     }
+}
+
+#[test]
+fn what_can_not_be_measured_is_refused() {
+    let folder = folder();
+    let folder = folder.path();
+    image(&folder.join("other.nii.gz"), [10, 9, 7]);
+    let measure = |further: &[&'static str]| [&["statistics", "ct.nii.gz"], further].concat();
+    fails(folder, &["statistics"], 2, "LABELS");
+    fails(folder, &["statistics", "none.nii.gz"], 3, "none.nii.gz: No such file");
+    let text = "same grid";
+    fails(folder, &measure(&["--image", "other.nii.gz"]), 3, text);
+    fails(folder, &measure(&["--image", "none.nii.gz"]), 3, "none.nii.gz");
+    fails(folder, &measure(&["-m", "none.safetensors"]), 4, "none.safetensors");
+    fails(folder, &measure(&["-o", "found.txt"]), 6, "must end in .csv or .json");
+    fails(folder, &measure(&["-o", "none/found.csv"]), 6, "the folder none does not exist");
+    std::fs::copy(folder.join("ct.nii.gz"), folder.join("map.csv")).unwrap();
+    let same = ["statistics", "map.csv", "-o", "map.csv"];
+    fails(folder, &same, 6, "is also an input");
+    // Half of each value: 0, 0.5, ...
+    image(&folder.join("half.nii"), [10, 9, 8]);
+    let mut bytes = std::fs::read(folder.join("half.nii")).unwrap();
+    bytes[112..116].copy_from_slice(&0.5f32.to_le_bytes());
+    std::fs::write(folder.join("half.nii"), bytes).unwrap();
+    let text = "half.nii: a label map has whole numbers from 0 to 65535, found 0.5 at (1, 0, 0)";
+    fails(folder, &["statistics", "half.nii"], 3, text);
 }

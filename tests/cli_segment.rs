@@ -12,8 +12,9 @@ use common::{Noise, SeededModel};
 use recorder::Recorder;
 use safetensors::SafeTensors;
 use serde_json::Value;
+use voxtile::base::Pool;
 use voxtile::formats::{Image, OutputFile, nifti};
-use voxtile::session::LabelMap;
+use voxtile::session::{Cleanup, LabelMap, statistics};
 use voxtile::{Geometry, Model, RunOptions, Session, SessionOptions};
 
 /// A folder with a model package and images of noise, and the program to run in it.
@@ -220,6 +221,118 @@ fn channel_files_are_one_case() {
     let image = nifti::read_channels(&["ct.nii.gz", "second.nii"].map(|n| case.path(n))).unwrap();
     let (_, expected) = expected(&case.path("model.safetensors"), &image, &RunOptions::default());
     assert_eq!(nifti::read(&case.path("labels.nii")).unwrap().bytes, expected);
+}
+
+const CLEANUP: [&str; 3] = ["--largest-component=structure 4,3", "--minimum-size", "9"];
+
+#[test]
+fn labels_are_cleaned_up_and_measured() {
+    let case = Case::new(&model());
+    let files = ["--statistics", "found.csv", "--report", "report.json"];
+    case.succeed(&with(&[&CLEANUP[..], &["--fill-holes"], &files].concat()));
+    let image = nifti::read(&case.path("ct.nii.gz")).unwrap();
+    let cleanup = vec![
+        Cleanup::LargestComponent { labels: Some(vec![4, 3]), connectivity: 26 },
+        Cleanup::MinimumSize { labels: None, connectivity: 26, mm3: 9.0 },
+        Cleanup::FillHoles { labels: None },
+    ];
+    let options =
+        |cleanup: &[Cleanup]| RunOptions { cleanup: cleanup.to_vec(), ..Default::default() };
+    let model = case.path("model.safetensors");
+    let labels = expected(&model, &image, &options(&cleanup)).1;
+    assert_eq!(nifti::read(&case.path("labels.nii.gz")).unwrap().bytes, labels);
+    for without in 0..3 {
+        let mut fewer = cleanup.clone();
+        fewer.remove(without);
+        let other = expected(&model, &image, &options(&fewer)).1;
+        assert!(other != labels, "{:?} changes nothing", cleanup[without]);
+    }
+
+    let (map, pool) = (LabelMap::U8(labels), Pool::new(1).unwrap());
+    let view = image.view();
+    let found = statistics(&map, image.dims, &image.geometry, Some(&view), &pool).unwrap();
+    let mut csv = csv::Reader::from_path(case.path("found.csv")).unwrap();
+    let columns: Vec<String> = csv.headers().unwrap().iter().map(String::from).collect();
+    let rows: Vec<Vec<String>> =
+        csv.records().map(|row| row.unwrap().iter().map(String::from).collect()).collect();
+    let text = std::fs::read_to_string(case.path("report.json")).unwrap();
+    let report: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(report["options"]["largest_component"], serde_json::json!(["structure 4", "3"]));
+    assert_eq!(report["options"]["minimum_size_mm3"], 9.0);
+    assert_eq!(report["outputs"]["statistics"], "found.csv");
+    assert_eq!(rows.len(), 4, "every label but the background");
+    assert!(!found.is_empty());
+    for (row, value) in rows.iter().zip(1u32..) {
+        let field = |name: &str| &row[columns.iter().position(|column| column == name).unwrap()];
+        let number = |name: &str| field(name).parse::<f64>().unwrap();
+        let entry = &report["labels"][value as usize - 1];
+        assert_eq!(*field("value"), value.to_string());
+        assert_eq!(*field("name"), format!("structure {value}"));
+        assert_eq!(entry["value"], value);
+        let Some(label) = found.iter().find(|label| label.value == value) else {
+            assert_eq!((&field("voxels")[..], &field("mean")[..]), ("0", ""));
+            assert_eq!((&field("low_i")[..], &field("centroid_z_mm_lps")[..]), ("", ""));
+            assert_eq!((&entry["voxels"], &entry["mean"]), (&0.into(), &Value::Null));
+            assert_eq!(entry["bounding_box"], Value::Null);
+            continue;
+        };
+        let intensity = label.intensity.unwrap();
+        let numbers = [
+            ("voxels", label.voxels as f64),
+            ("milliliters", label.milliliters),
+            ("mean", intensity.mean),
+            ("standard_deviation", intensity.deviation),
+            ("minimum", intensity.minimum),
+            ("maximum", intensity.maximum),
+        ];
+        for (name, expected) in numbers {
+            assert_eq!(number(name), expected, "{name} of {value}");
+            assert_eq!(entry[name].as_f64(), Some(expected), "{name} of {value}");
+        }
+        let [low, high] = label.bounding_box;
+        assert_eq!(["low_i", "low_j", "low_k"].map(number), low.map(|index| index as f64));
+        assert_eq!(["high_i", "high_j", "high_k"].map(number), high.map(|index| index as f64));
+        assert_eq!(entry["bounding_box"], serde_json::json!({ "low": low, "high": high }));
+        let centroid = ["x", "y", "z"].map(|axis| number(&format!("centroid_{axis}_mm_lps")));
+        assert_eq!(centroid, label.centroid_mm);
+        assert_eq!(entry["centroid_mm_lps"], serde_json::json!(centroid));
+    }
+}
+
+#[test]
+fn statistics_of_a_label_map_are_those_of_its_run() {
+    let case = Case::new(&model());
+    let read = |name: &str| std::fs::read_to_string(case.path(name)).unwrap();
+    for ending in ["csv", "json"] {
+        let names = [format!("run.{ending}"), format!("map.{ending}")];
+        case.succeed(&with(&["--statistics", &names[0], "--quiet"]));
+        let (out, err) = case.succeed(&[
+            "statistics",
+            "labels.nii.gz",
+            "--image",
+            "ct.nii.gz",
+            "-m",
+            "model.safetensors",
+            "-o",
+            &names[1],
+            "--threads",
+            "1",
+        ]);
+        assert_eq!((&out[..], &err[..]), ("", ""));
+        assert_eq!(read(&names[0]), read(&names[1]));
+    }
+    // Without names and values, as a table.
+    let (out, _) = case.succeed(&["statistics", "labels.nii.gz"]);
+    let run: Value = serde_json::from_str(&read("run.json")).unwrap();
+    let found: Vec<&Value> =
+        run["labels"].as_array().unwrap().iter().filter(|label| label["voxels"] != 0).collect();
+    assert_eq!(out.lines().count(), 1 + found.len(), "{out}");
+    for (line, label) in out.lines().skip(1).zip(found) {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let milliliters = format!("{:.2}", label["milliliters"].as_f64().unwrap());
+        assert_eq!(fields[0], label["value"].to_string());
+        assert_eq!(fields[1..4], [&milliliters[..], "-", "-"]);
+    }
 }
 
 #[test]

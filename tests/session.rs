@@ -12,7 +12,9 @@ use common::{Noise, SeededModel};
 use proptest::prelude::*;
 use recorder::Recorder;
 use serde_json::json;
-use voxtile::session::{LabelMap, Observer, Phase, Progress, Region, Segmentation, Unobserved};
+use voxtile::session::{
+    Cleanup, LabelMap, Observer, Phase, Progress, Region, Segmentation, Unobserved,
+};
 use voxtile::volume::Generation;
 use voxtile::window::{tile_starts, weights};
 use voxtile::{Element, Error, Geometry, Model, RunOptions, Session, SessionOptions, VolumeView};
@@ -345,6 +347,60 @@ fn tiles_of_air_are_background_and_the_others_are_as_before() {
     }
 }
 
+/// The largest component of every label.
+fn largest() -> Vec<Cleanup> {
+    vec![Cleanup::LargestComponent { labels: None, connectivity: 26 }]
+}
+
+#[test]
+fn what_is_kept_is_cleaned_up_as_if_all_were() {
+    let dims = [24, 16, 16];
+    let values = noise(dims, 2);
+    let volume = dense(&values, dims, Geometry::axis_aligned([1.5; 3]));
+    let session = session(&SeededModel::small([16; 3], 5), 1);
+    let of = |options: RunOptions| session.run(&volume, &options, &mut Unobserved).unwrap();
+    let as_found = of(RunOptions::default());
+    let fill = Cleanup::FillHoles { labels: None };
+    let steps = [largest(), vec![fill.clone()], [largest(), vec![fill]].concat()];
+    for cleanup in steps {
+        let all = of(RunOptions { cleanup: cleanup.clone(), ..Default::default() });
+        assert!(labels(&all) != labels(&as_found), "{cleanup:?} changes nothing");
+        for kept in 1..5u8 {
+            let keep = Some(vec![kept.into()]);
+            let some = of(RunOptions { cleanup: cleanup.clone(), keep, ..Default::default() });
+            for (&some, &all) in labels(&some).iter().zip(labels(&all)) {
+                assert_eq!(some, if all == kept { kept } else { 0 });
+            }
+        }
+    }
+}
+
+#[test]
+fn noise_takes_no_more_than_the_budget() {
+    // Wide and flat: few voxels for the allowance, and most of them a component.
+    let dims = [160, 160, 4];
+    let values = noise(dims, 4);
+    let volume = dense(&values, dims, Geometry::axis_aligned([1.5; 3]));
+    let model = Arc::new(Model::from_bytes(SeededModel::small([16; 3], 40).bytes()).unwrap());
+    let cleanup = vec![Cleanup::MinimumSize { labels: None, connectivity: 6, mm3: 10.0 }];
+    let options = RunOptions { cleanup, step: 1.0, ..Default::default() };
+    let run = |host_budget_bytes| {
+        let wishes = SessionOptions { threads: 2, host_budget_bytes, ..Default::default() };
+        let session = Session::new(Arc::clone(&model), &wishes).unwrap();
+        let estimate = session.estimate(&volume, &options).unwrap().host_bytes;
+        (session.run(&volume, &options, &mut Unobserved), estimate)
+    };
+    let (unlimited, estimate) = run(None);
+    let unlimited = unlimited.unwrap();
+    let Err(Error::Memory { needed_bytes, available_bytes, .. }) = run(Some(estimate)).0 else {
+        panic!("the allowance holds the components of noise");
+    };
+    assert_eq!(available_bytes, estimate);
+    assert!(needed_bytes > estimate);
+    // What the message asks for is enough.
+    assert_eq!(labels(&run(Some(needed_bytes)).0.unwrap()), labels(&unlimited));
+}
+
 /// Stops a run at one of its calls.
 struct StopAt {
     call: usize,
@@ -365,7 +421,7 @@ fn a_run_can_be_stopped_at_every_step_and_the_session_goes_on() {
     let values = noise([20, 16, 16], 2);
     let volume = dense(&values, [20, 16, 16], Geometry::axis_aligned([1.5; 3]));
     let session = session(&SeededModel::small([16; 3], 5), 2);
-    let options = RunOptions::default();
+    let options = RunOptions { cleanup: largest(), ..RunOptions::default() };
     let expected = session.run(&volume, &options, &mut Unobserved).unwrap();
     for call in 1.. {
         let mut observer = StopAt { call, calls: 0, last: None };
@@ -436,4 +492,15 @@ fn unusable_input_is_an_error_that_says_so() {
     assert!(text.contains("no label 4"), "{text}");
     let text = run(&volume, &RunOptions { probabilities: vec![77], ..Default::default() });
     assert!(text.contains("no label 77"), "{text}");
+    let refused = |step| run(&volume, &RunOptions { cleanup: vec![step], ..Default::default() });
+    let text = refused(Cleanup::FillHoles { labels: Some(vec![1, 9]) });
+    assert!(text.contains("clean up: the model has no label 9"), "{text}");
+    let text = refused(Cleanup::FillHoles { labels: Some(vec![0]) });
+    assert!(text.contains("0 is the background"), "{text}");
+    let text = refused(Cleanup::LargestComponent { labels: None, connectivity: 18 });
+    assert!(text.contains("connectivity is 18, expected 6 or 26"), "{text}");
+    for mm3 in [-1.0, f64::NAN, f64::INFINITY] {
+        let text = refused(Cleanup::MinimumSize { labels: None, connectivity: 6, mm3 });
+        assert!(text.contains(&format!("size is {mm3} mm^3")), "{text}");
+    }
 }

@@ -28,6 +28,8 @@ pub enum Command {
     Info(Info),
     /// Say how alike two label maps are
     Compare(Compare),
+    /// Measure the labels of a label map
+    Statistics(Statistics),
     /// List the devices that can be used
     Devices,
 }
@@ -80,6 +82,22 @@ pub struct Segment {
     #[arg(long)]
     pub raw: bool,
 
+    /// Keep only the largest component of each of these labels: names or values with commas
+    /// between them, or all labels if none is named
+    #[arg(long, value_name = "LABELS", num_args = 0..=1, require_equals = true,
+          default_missing_value = "", value_parser = Labels::parse)]
+    pub largest_component: Option<Labels>,
+
+    /// Drop components of any label that are smaller than this, in mm^3
+    #[arg(long, value_name = "MM3", value_parser = volume)]
+    pub minimum_size: Option<f64>,
+
+    /// Give background that one of these labels encloses that label: names or values with commas
+    /// between them, or all labels if none is named
+    #[arg(long, value_name = "LABELS", num_args = 0..=1, require_equals = true,
+          default_missing_value = "", value_parser = Labels::parse)]
+    pub fill_holes: Option<Labels>,
+
     /// Most memory to use for network, image and run, such as 4GiB, 3GB, 512MiB or plain bytes
     /// [default: what the machine has]
     #[arg(long, value_name = "SIZE", value_parser = memory)]
@@ -100,6 +118,10 @@ pub struct Segment {
     /// Write progress and results as lines of JSON to standard output, and nothing else there
     #[arg(long)]
     pub json_lines: bool,
+
+    /// Write volume, values, bounding box and centroid of each label (.csv or .json)
+    #[arg(long, value_name = "FILE")]
+    pub statistics: Option<PathBuf>,
 
     /// Print only errors, and what must be known of the model
     #[arg(short, long)]
@@ -244,6 +266,29 @@ pub struct Compare {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = HELP)]
+pub struct Statistics {
+    /// Label map (.nii.gz or .nii)
+    pub labels: PathBuf,
+
+    /// The image it belongs to, for the values of each label
+    #[arg(long, value_name = "IMAGE")]
+    pub image: Option<PathBuf>,
+
+    /// Model package with the labels' names
+    #[arg(short, long, value_name = "MODEL")]
+    pub model: Option<PathBuf>,
+
+    /// File to write (.csv or .json) [default: a table on standard output]
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+
+    /// Processor threads [default: all]; results do not depend on it
+    #[arg(long, value_name = "N", value_parser = threads)]
+    pub threads: Option<usize>,
+}
+
+#[derive(Debug, Args)]
 pub struct Info {
     /// Model package (.safetensors)
     pub model: PathBuf,
@@ -298,6 +343,23 @@ impl From<Device> for DeviceChoice {
     }
 }
 
+/// Names or values of labels; none for all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Labels(pub Vec<String>);
+
+impl Labels {
+    fn parse(text: &str) -> Result<Self, String> {
+        if text.is_empty() {
+            return Ok(Self(Vec::new()));
+        }
+        let names: Vec<String> = text.split(',').map(|name| name.trim().to_string()).collect();
+        match names.iter().any(String::is_empty) {
+            true => Err("expected names or values of labels with commas between them".into()),
+            false => Ok(Self(names)),
+        }
+    }
+}
+
 /// Three numbers with `x` between them.
 fn three<T: std::str::FromStr>(text: &str) -> Option<[T; 3]> {
     let numbers: Option<Vec<T>> = text.split('x').map(|number| number.parse().ok()).collect();
@@ -318,6 +380,13 @@ fn threads(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(threads @ 1..=1024) => Ok(threads),
         _ => Err("expected a number from 1 to 1024".into()),
+    }
+}
+
+fn volume(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(mm3) if mm3.is_finite() && mm3 >= 0.0 => Ok(mm3),
+        _ => Err("expected a number of mm^3 from 0".into()),
     }
 }
 
@@ -390,6 +459,20 @@ mod tests {
         for text in ["", "GiB", "4 giraffes", "-4GiB", "0", "0.0GiB", "1e3", "99999999TiB", "1.2.3"]
         {
             assert!(memory(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn labels_and_sizes() {
+        let labels = |names: &[&str]| Ok(Labels(names.iter().map(|name| (*name).into()).collect()));
+        assert_eq!(Labels::parse(""), labels(&[]));
+        assert_eq!(Labels::parse("liver, 3,left lung"), labels(&["liver", "3", "left lung"]));
+        for text in [",", "1,", "a,,b", " "] {
+            assert!(Labels::parse(text).is_err(), "{text}");
+        }
+        assert_eq!(volume("12.5"), Ok(12.5));
+        for text in ["-1", "NaN", "inf", "small", ""] {
+            assert!(volume(text).is_err(), "{text}");
         }
     }
 

@@ -9,6 +9,7 @@ mod information;
 mod observer;
 mod report;
 mod segment;
+mod statistics;
 mod system;
 
 use std::io::{self, Write};
@@ -27,6 +28,7 @@ pub fn main() -> ExitCode {
         Command::Segment(arguments) => segment::segment(&arguments),
         Command::Convert(arguments) => convert::convert(&arguments),
         Command::Compare(arguments) => compare::compare(&arguments),
+        Command::Statistics(arguments) => statistics::statistics(&arguments),
         Command::Info(arguments) => information::info(&arguments),
         Command::Devices => information::devices(),
     };

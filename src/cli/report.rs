@@ -7,15 +7,47 @@ use serde_json::{Value, json};
 use voxtile::device::DeviceInfo;
 use voxtile::formats::Image;
 use voxtile::model::{Label, Package};
-use voxtile::session::{LabelMap, Report};
+use voxtile::session::{LabelStatistics, Report};
 
 use super::arguments::Segment;
 
-/// A label of the model and how much of it was found.
+/// A label of the model and what was found of it.
 pub struct Found {
     pub label: Label,
-    pub voxels: u64,
-    pub milliliters: f64,
+    /// None if no voxel has it.
+    pub statistics: Option<LabelStatistics>,
+}
+
+impl Found {
+    pub fn voxels(&self) -> u64 {
+        self.statistics.as_ref().map_or(0, |statistics| statistics.voxels)
+    }
+
+    pub fn milliliters(&self) -> f64 {
+        self.statistics.as_ref().map_or(0.0, |statistics| statistics.milliliters)
+    }
+
+    /// For programs; what is not known is null.
+    pub fn json(&self) -> Value {
+        let statistics = self.statistics.as_ref();
+        let intensity = statistics.and_then(|statistics| statistics.intensity);
+        json!({
+            "value": self.label.value,
+            "name": self.label.name,
+            "code": self.label.code,
+            "voxels": self.voxels(),
+            "milliliters": self.milliliters(),
+            "mean": intensity.map(|intensity| intensity.mean),
+            "standard_deviation": intensity.map(|intensity| intensity.deviation),
+            "minimum": intensity.map(|intensity| intensity.minimum),
+            "maximum": intensity.map(|intensity| intensity.maximum),
+            "bounding_box": statistics.map(|statistics| {
+                let [low, high] = statistics.bounding_box;
+                json!({ "low": low, "high": high })
+            }),
+            "centroid_mm_lps": statistics.map(|statistics| statistics.centroid_mm),
+        })
+    }
 }
 
 /// Seconds of the steps outside the session.
@@ -44,21 +76,21 @@ pub struct Outcome<'a> {
     pub peak_bytes: Option<u64>,
 }
 
-/// Counts every label of the model but the background, in the model's order.
-pub fn count(labels: &LabelMap, package: &Package, spacing: [f64; 3]) -> Vec<Found> {
-    let mut counts = vec![0u64; 1 << 16];
-    match labels {
-        LabelMap::U8(labels) => labels.iter().for_each(|label| counts[usize::from(*label)] += 1),
-        LabelMap::U16(labels) => labels.iter().for_each(|label| counts[usize::from(*label)] += 1),
-    }
-    let milliliters_each = spacing.iter().product::<f64>() / 1000.0;
-    let foreground = package.labels.iter().filter(|label| label.value != 0);
-    foreground
-        .map(|label| {
-            let voxels = counts.get(label.value as usize).copied().unwrap_or(0);
-            let milliliters = voxels as f64 * milliliters_each;
-            Found { label: label.clone(), voxels, milliliters }
-        })
+/// Every label of the model but the background, in the model's order, then those that the model
+/// does not know.
+pub fn by_label(statistics: &[LabelStatistics], labels: &[Label]) -> Vec<Found> {
+    let known = labels.iter().filter(|label| label.value != 0);
+    let of = |value| statistics.iter().find(|statistics| statistics.value == value).cloned();
+    let known = known.map(|label| Found { label: label.clone(), statistics: of(label.value) });
+    let unknown = statistics
+        .iter()
+        .filter(|statistics| labels.iter().all(|label| label.value != statistics.value));
+    let unnamed = |value| Label { value, name: String::new(), color: None, code: None };
+    known
+        .chain(unknown.map(|statistics| Found {
+            label: unnamed(statistics.value),
+            statistics: Some(statistics.clone()),
+        }))
         .collect()
 }
 
@@ -66,7 +98,7 @@ impl Outcome<'_> {
     /// The summary at the end of a run.
     pub fn summary(&self) -> String {
         let mut text = String::new();
-        let present: Vec<&Found> = self.found.iter().filter(|found| found.voxels > 0).collect();
+        let present: Vec<&Found> = self.found.iter().filter(|found| found.voxels() > 0).collect();
         let [i, j, k] = self.image.dims;
         let _ = writeln!(
             text,
@@ -79,7 +111,8 @@ impl Outcome<'_> {
             let width = present.iter().map(|found| found.label.name.chars().count()).max();
             let width = width.unwrap_or(0).max(4);
             let _ = writeln!(text, "  value  {:width$}  {:>10}", "name", "mL");
-            for Found { label, milliliters, .. } in present {
+            for found in present {
+                let (label, milliliters) = (&found.label, found.milliliters());
                 let _ = writeln!(
                     text,
                     "  {:5}  {:width$}  {milliliters:10.2}",
@@ -110,7 +143,7 @@ impl Outcome<'_> {
 
     /// One line about a case of several.
     pub fn line(&self) -> String {
-        let present = self.found.iter().filter(|found| found.voxels > 0).count();
+        let present = self.found.iter().filter(|found| found.voxels() > 0).count();
         let [i, j, k] = self.image.dims;
         format!(
             "{}: {present} of {} labels found on {i} x {j} x {k} voxels, {}\n",
@@ -132,19 +165,7 @@ impl Outcome<'_> {
     /// What differs from case to case, for programs.
     pub fn case_json(&self) -> Value {
         let Self { arguments, image, report, seconds, .. } = self;
-        let labels: Vec<Value> = self
-            .found
-            .iter()
-            .map(|Found { label, voxels, milliliters }| {
-                json!({
-                    "value": label.value,
-                    "name": label.name,
-                    "code": label.code,
-                    "voxels": voxels,
-                    "milliliters": milliliters,
-                })
-            })
-            .collect();
+        let labels: Vec<Value> = self.found.iter().map(Found::json).collect();
         let memory = report.estimate.memory.iter().filter(|part| part.bytes > 0);
         let parts: Vec<Value> =
             memory.map(|part| json!({ "name": part.name, "bytes": part.bytes })).collect();
@@ -154,6 +175,7 @@ impl Outcome<'_> {
                 "labels": self.output,
                 "scores": arguments.scores,
                 "preprocessed": arguments.preprocessed,
+                "statistics": arguments.statistics,
             },
             "warnings": image.warnings,
             "image": {
@@ -218,6 +240,9 @@ pub fn setting(
             "threads": arguments.threads,
             "step": arguments.step,
             "mirror": arguments.mirror,
+            "largest_component": arguments.largest_component.as_ref().map(|labels| &labels.0),
+            "minimum_size_mm3": arguments.minimum_size,
+            "fill_holes": arguments.fill_holes.as_ref().map(|labels| &labels.0),
             "memory_bytes": arguments.memory,
         },
         "device": { "kind": device.kind, "name": device.name, "threads": threads },

@@ -3,11 +3,64 @@
 use std::ops::Range;
 
 use super::probabilities::Handover;
-use super::{Export, LabelMap, RunOptions};
-use crate::base::error::filled;
+use super::{Export, LabelMap, RunOptions, postprocess};
+use crate::base::error::{filled, reserved};
 use crate::base::{Error, Result};
 use crate::model::{Model, Output};
-use crate::volume::Placement;
+use crate::volume::{Placement, VolumeView};
+
+impl LabelMap {
+    /// The label values that an image of one channel holds, of whatever type they are stored.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if the image can't be used, has several channels, or a value that is no
+    /// whole number from 0 to 65535; [`Error::Memory`] if the machine has no room for the map.
+    pub fn from_volume(image: &VolumeView) -> Result<Self> {
+        image.validate()?;
+        if image.channels != 1 {
+            return Err(Error::argument(format!(
+                "a label map has 1 channel, found {}",
+                image.channels
+            )));
+        }
+        let mut highest = 0;
+        each_label(image, |value| highest = value.max(highest))?;
+        let what = "label map";
+        if highest <= u8::MAX.into() {
+            let mut labels = reserved(what, image.voxels())?;
+            each_label(image, |value| labels.push(value as u8))?;
+            Ok(Self::U8(labels))
+        } else {
+            let mut labels = reserved(what, image.voxels())?;
+            each_label(image, |value| labels.push(value))?;
+            Ok(Self::U16(labels))
+        }
+    }
+}
+
+/// Calls `found` with each voxel's label, `[k][j][i]`.
+fn each_label(image: &VolumeView, mut found: impl FnMut(u16)) -> Result<()> {
+    let [columns, rows, planes] = image.dims;
+    let [along_i, along_j, along_k] = image.strides;
+    let mut line = filled("a line of labels", columns, 0.0f32)?;
+    for k in 0..planes {
+        for j in 0..rows {
+            let offset = j as isize * along_j + k as isize * along_k;
+            image.read_line(image.first.wrapping_add_signed(offset), along_i, &mut line);
+            for (i, &value) in line.iter().enumerate() {
+                let label = value as u16;
+                if f32::from(label) != value {
+                    return Err(Error::argument(format!(
+                        "a label map has whole numbers from 0 to 65535, found {value} at \
+                         ({i}, {j}, {k})"
+                    )));
+                }
+                found(label);
+            }
+        }
+    }
+    Ok(())
+}
 
 /// The part whose head has a row for a label value, and that row: the last one that does, for it
 /// is right.
@@ -32,7 +85,7 @@ fn row_of(model: &Model, value: u32) -> Result<(usize, usize)> {
 }
 
 /// An error if the model has no such label.
-fn known(model: &Model, value: u32, what: &str) -> Result<()> {
+pub(super) fn known(model: &Model, value: u32, what: &str) -> Result<()> {
     let labels = &model.package().labels;
     if labels.iter().any(|label| label.value == value) {
         return Ok(());
@@ -48,6 +101,7 @@ pub(super) fn wanted(model: &Model, options: &RunOptions) -> Result<Vec<(usize, 
     for &value in options.keep.iter().flatten() {
         known(model, value, "labels to keep")?;
     }
+    postprocess::check(model, &options.cleanup)?;
     if options.export != Export::Scores && !options.probabilities.is_empty() {
         return Err(Error::argument(
             "probabilities: there are none where labels are resampled, expected Export::Scores",

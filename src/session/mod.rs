@@ -1,6 +1,7 @@
 //! The loop: feed, gather, forward, blend, resolve. Progress, cancel, budget; no device by name.
 
 mod air;
+mod components;
 mod labels;
 mod observer;
 mod options;
@@ -10,10 +11,13 @@ mod probabilities;
 mod region;
 mod run;
 mod size;
+mod statistics;
 
 pub use observer::{Level, Observer, Phase, ProbabilityBox, Progress, Unobserved};
 pub use options::{Export, Grid, Region, RunOptions, SessionOptions};
+pub use postprocess::Cleanup;
 pub use run::{Session, estimate};
+pub use statistics::{IntensityStatistics, LabelStatistics, statistics};
 
 use crate::device::MemoryPart;
 
@@ -24,6 +28,16 @@ pub enum LabelMap {
     U8(Vec<u8>),
     /// They don't.
     U16(Vec<u16>),
+}
+
+impl LabelMap {
+    /// Bytes of its labels.
+    pub fn bytes(&self) -> u64 {
+        match self {
+            Self::U8(labels) => labels.len() as u64,
+            Self::U16(labels) => 2 * labels.len() as u64,
+        }
+    }
 }
 
 /// What a run found.

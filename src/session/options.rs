@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::Cleanup;
 use crate::device::{Accumulators, DeviceChoice};
 
 /// How a session is set up.
@@ -75,6 +76,9 @@ pub struct RunOptions {
     pub accumulators: Accumulators,
     /// Leave out the model's postprocessing.
     pub raw: bool,
+    /// What is done to the labels, step by step, after the model's own postprocessing and before
+    /// [`RunOptions::keep`]: what is kept does not depend on what is not.
+    pub cleanup: Vec<Cleanup>,
     /// Call [`super::Observer::scores`].
     pub scores: bool,
     /// Call [`super::Observer::preprocessed`].
@@ -97,6 +101,7 @@ impl Default for RunOptions {
             export: Export::Scores,
             accumulators: Accumulators::F32,
             raw: false,
+            cleanup: Vec::new(),
             scores: false,
             preprocessed: false,
             taken_bytes: 0,

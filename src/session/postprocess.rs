@@ -1,205 +1,318 @@
-//! What is done to a label map at the end: components that are kept or dropped.
-//!
-//! A component is found as runs of voxels along i that touch; what is kept in memory are runs,
-//! not voxels.
+//! What is done to a label map at the end: components that are kept or dropped, holes that are
+//! filled.
 
-use super::LabelMap;
-use crate::base::Result;
-use crate::base::error::reserved;
-use crate::model::{Package, Postprocessing};
+use super::components::{Components, Finding, RUN_BYTES, Stored, Sweep, row_bytes};
+use super::labels::{fits_byte, known};
+use super::{LabelMap, RunOptions};
+use crate::base::error::filled;
+use crate::base::{Error, Result};
+use crate::model::{Model, Postprocessing};
 use crate::volume::VolumeView;
 
-/// Voxels `start..end` of a line, and a run of the same component; a component's first run names
-/// itself.
-struct Run {
-    start: u32,
-    end: u32,
-    parent: usize,
-}
-
-/// Bytes that [`apply`] allocates, at most: runs of two voxels and a gap.
-pub(super) fn bytes(package: &Package, dims: [usize; 3]) -> u64 {
-    if package.postprocessing.is_empty() {
-        return 0;
-    }
-    let lines = (dims[1] * dims[2]) as u64;
-    let runs = lines * (dims[0] as u64).div_ceil(2);
-    8 * lines + runs * (size_of::<Run>() as u64 + 8)
-}
-
-/// Applies one step to the labels of `volume`'s grid.
+/// A step that tidies up a label map. Where `labels` is `None` it is for every label but the
+/// background. All labels of a step are done at once, each on its own: a component is of voxels
+/// of one label.
 ///
-/// # Errors
-/// [`crate::Error::Memory`] if the machine's memory runs out.
-pub(super) fn apply(
-    step: &Postprocessing,
-    labels: &mut LabelMap,
-    volume: &VolumeView,
-) -> Result<()> {
-    let Postprocessing::LargestComponent { labels: wanted, connectivity, minimum_mm3 } = step;
-    let voxel_mm3: f64 = volume.geometry.spacing.iter().product();
-    let stays = minimum_mm3.map_or(f64::INFINITY, |mm3| mm3 / voxel_mm3);
-    let diagonal = *connectivity == 26;
-    match labels {
-        LabelMap::U8(labels) => keep_largest(labels, volume.dims, wanted, diagonal, stays),
-        LabelMap::U16(labels) => keep_largest(labels, volume.dims, wanted, diagonal, stays),
+/// `connectivity` is 26 where voxels of a component touch by faces, edges or corners, as in
+/// nnU-Net v2; 6 where they touch by faces only.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Cleanup {
+    /// Of each label the largest component stays (all that are as large); its others become
+    /// background.
+    LargestComponent {
+        /// Label values.
+        labels: Option<Vec<u32>>,
+        /// 6 or 26.
+        connectivity: u8,
+    },
+    /// Components smaller than this become background.
+    MinimumSize {
+        /// Label values.
+        labels: Option<Vec<u32>>,
+        /// 6 or 26.
+        connectivity: u8,
+        /// The smallest size that stays, in mm^3.
+        mm3: f64,
+    },
+    /// Holes get the label around them. A hole is a component of background voxels, touching by
+    /// faces, that does not reach the volume's border and whose face neighbours have one label
+    /// all. So a volume of a single plane has none.
+    FillHoles {
+        /// Label values.
+        labels: Option<Vec<u32>>,
+    },
+}
+
+impl Cleanup {
+    fn labels(&self) -> Option<&[u32]> {
+        match self {
+            Self::LargestComponent { labels, .. }
+            | Self::MinimumSize { labels, .. }
+            | Self::FillHoles { labels } => labels.as_deref(),
+        }
     }
 }
 
-/// Of the voxels with a wanted label, keeps the largest component, all that are as large, and
-/// those of at least `stays` voxels.
-fn keep_largest<T: Copy + Default + Into<u32>>(
-    labels: &mut [T],
-    dims: [usize; 3],
-    wanted: &[u32],
-    diagonal: bool,
-    stays: f64,
-) -> Result<()> {
-    let [columns, rows, planes] = dims;
-    let inside = |label: T| wanted.contains(&label.into());
-    // The first run of each line.
-    let mut lines: Vec<usize> = reserved("lines of components", rows * planes + 1)?;
-    let mut runs: Vec<Run> = Vec::new();
-    for line in labels.chunks_exact(columns) {
-        lines.push(runs.len());
-        let mut at = 0;
-        while let Some(start) = line[at..].iter().position(|&label| inside(label)) {
-            let start = at + start;
-            let length = line[start..].iter().position(|&label| !inside(label));
-            at = length.map_or(columns, |length| start + length);
-            let parent = runs.len();
-            runs.push(Run { start: start as u32, end: at as u32, parent });
-        }
-    }
-    lines.push(runs.len());
-    for plane in 0..planes {
-        for row in 0..rows {
-            // The lines before this one that touch it.
-            for (dplane, drow) in [(0, -1), (-1, 0), (-1, -1), (-1, 1)] {
-                let (plane_before, row_before) =
-                    (plane.checked_add_signed(dplane), row.checked_add_signed(drow));
-                let (Some(plane_before), Some(row_before)) = (plane_before, row_before) else {
-                    continue;
-                };
-                if row_before < rows && (diagonal || dplane == 0 || drow == 0) {
-                    let (here, before) = (plane * rows + row, plane_before * rows + row_before);
-                    let pair = [lines[before]..lines[before + 1], lines[here]..lines[here + 1]];
-                    join(&mut runs, pair, diagonal);
-                }
+/// An error if a step can't be done with the model's labels.
+pub(super) fn check(model: &Model, steps: &[Cleanup]) -> Result<()> {
+    for step in steps {
+        for &value in step.labels().into_iter().flatten() {
+            known(model, value, "labels to clean up")?;
+            if value == 0 {
+                return Err(Error::argument(
+                    "labels to clean up: 0 is the background, expected values of structures",
+                ));
             }
         }
-    }
-    let mut sizes: Vec<u64> = reserved("sizes of components", runs.len())?;
-    sizes.resize(runs.len(), 0);
-    for run in 0..runs.len() {
-        let first = root(&mut runs, run);
-        sizes[first] += u64::from(runs[run].end - runs[run].start);
-    }
-    let largest = sizes.iter().copied().max().unwrap_or(0);
-    for (line, labels) in labels.chunks_exact_mut(columns).enumerate() {
-        for run in lines[line]..lines[line + 1] {
-            let size = sizes[root(&mut runs, run)];
-            if size < largest && (size as f64) < stays {
-                labels[runs[run].start as usize..runs[run].end as usize].fill(T::default());
+        match *step {
+            Cleanup::LargestComponent { connectivity, .. }
+            | Cleanup::MinimumSize { connectivity, .. }
+                if ![6, 26].contains(&connectivity) =>
+            {
+                return Err(Error::argument(format!(
+                    "cleanup: connectivity is {connectivity}, expected 6 or 26"
+                )));
             }
+            Cleanup::MinimumSize { mm3, .. } if !(mm3.is_finite() && mm3 >= 0.0) => {
+                return Err(Error::argument(format!(
+                    "cleanup: the smallest size is {mm3} mm^3, expected a number from 0"
+                )));
+            }
+            _ => {}
         }
     }
     Ok(())
 }
 
-/// Joins the runs of two lines that touch.
-fn join(runs: &mut [Run], [before, here]: [std::ops::Range<usize>; 2], diagonal: bool) {
-    let reach = u32::from(diagonal);
-    let (mut a, mut b) = (before.start, here.start);
-    while a < before.end && b < here.end {
-        if runs[a].start < runs[b].end + reach && runs[b].start < runs[a].end + reach {
-            let (first, second) = (root(runs, a), root(runs, b));
-            runs[first.max(second)].parent = first.min(second);
+/// What small maps may take whatever they hold.
+const SMALL_BYTES: u64 = 64 << 10;
+/// A plane of real labels has far fewer runs than one for so many voxels.
+const VOXELS_PER_RUN: u64 = 4;
+/// Ragged maps of a hundred structures have a provisional component for thousands of voxels.
+const VOXELS_PER_COMPONENT: u64 = 128;
+
+/// Bytes that [`apply`] allocates. An allowance: components are counted when they are there, and
+/// a map of noise has more of them than this. Such a map takes what is left of the session's
+/// budget, or is refused.
+pub(super) fn bytes(model: &Model, options: &RunOptions, dims: [usize; 3]) -> u64 {
+    let own = !options.raw && !model.package().postprocessing.is_empty();
+    if !own && options.cleanup.is_empty() {
+        return 0;
+    }
+    allowance(dims) + table_bytes(model)
+}
+
+/// Bytes for the runs and components of a map that is not noise.
+pub(super) fn allowance(dims: [usize; 3]) -> u64 {
+    let [columns, rows, planes] = dims.map(|count| count as u64);
+    let runs = 2 * (columns * rows).div_ceil(VOXELS_PER_RUN);
+    let components = (columns * rows * planes).div_ceil(VOXELS_PER_COMPONENT);
+    SMALL_BYTES + row_bytes(dims[1]) + RUN_BYTES * runs + Components::<Size>::BYTES * components
+}
+
+/// Bytes for kind and largest component of each stored value; filling holes has two kinds.
+fn table_bytes(model: &Model) -> u64 {
+    let values = if fits_byte(model) { u8::VALUES } else { u16::VALUES };
+    (values * (size_of::<u16>() + size_of::<u64>())) as u64
+}
+
+/// Applies the model's own steps, then the user's, to the labels of `volume`'s grid.
+/// `available_bytes` are for runs and components; `check` is called before each plane of each
+/// sweep.
+///
+/// # Errors
+/// [`Error::Memory`] if the components take more than what is available or than the machine has;
+/// whatever `check` returns.
+pub(super) fn apply(
+    model: &Model,
+    options: &RunOptions,
+    labels: &mut LabelMap,
+    volume: &VolumeView,
+    available_bytes: u64,
+    check: &mut dyn FnMut() -> Result<()>,
+) -> Result<()> {
+    let mut steps = Steps {
+        dims: volume.dims,
+        voxel_mm3: volume.geometry.spacing.iter().product(),
+        available_bytes,
+        check,
+    };
+    let own: &[Postprocessing] = if options.raw { &[] } else { &model.package().postprocessing };
+    for step in own {
+        match labels {
+            LabelMap::U8(labels) => steps.own(step, labels)?,
+            LabelMap::U16(labels) => steps.own(step, labels)?,
         }
-        if runs[a].end < runs[b].end {
-            a += 1;
-        } else {
-            b += 1;
+    }
+    for step in &options.cleanup {
+        match labels {
+            LabelMap::U8(labels) => steps.cleanup(step, labels)?,
+            LabelMap::U16(labels) => steps.cleanup(step, labels)?,
         }
+    }
+    Ok(())
+}
+
+/// Size and kind of a component.
+#[derive(Clone, Copy, Default)]
+struct Size {
+    voxels: u64,
+    kind: u16,
+}
+
+impl Finding for Size {
+    fn merge(&mut self, other: Self) {
+        self.voxels += other.voxels;
+        self.kind = other.kind;
     }
 }
 
-/// A component's first run.
-fn root(runs: &mut [Run], mut run: usize) -> usize {
-    while runs[run].parent != run {
-        let above = runs[run].parent;
-        runs[run].parent = runs[above].parent;
-        run = above;
+/// What lies around a component of background: the value of all its neighbours, 0 while none is
+/// known, [`OPEN`] if it is no hole.
+#[derive(Clone, Copy, Default)]
+struct Around(u32);
+
+/// At the border, or between several labels.
+const OPEN: u32 = u32::MAX;
+
+impl Finding for Around {
+    fn merge(&mut self, Self(other): Self) {
+        self.0 = match (self.0, other) {
+            (mine, 0) => mine,
+            (0, theirs) => theirs,
+            (mine, theirs) if mine == theirs => mine,
+            _ => OPEN,
+        };
     }
-    run
+}
+
+/// The grid that steps are done on.
+struct Steps<'a> {
+    dims: [usize; 3],
+    voxel_mm3: f64,
+    available_bytes: u64,
+    check: &'a mut dyn FnMut() -> Result<()>,
+}
+
+/// A component's fate.
+#[derive(Clone, Copy)]
+struct Rule {
+    /// The largest of a kind stay.
+    largest: bool,
+    /// Those of so many voxels stay.
+    stays: f64,
+    diagonal: bool,
+}
+
+/// The kind of each stored value: that of those `labels` that are no background, `kind(value)`.
+fn kinds<T: Stored>(labels: Option<&[u32]>, kind: impl Fn(u32) -> u16) -> Result<Vec<u16>> {
+    let mut kinds = filled("kinds of labels", T::VALUES, 0)?;
+    match labels {
+        None => (1..T::VALUES).for_each(|value| kinds[value] = kind(value as u32)),
+        Some(labels) => {
+            let places = labels.iter().map(|&value| value as usize);
+            places
+                .filter(|value| (1..T::VALUES).contains(value))
+                .for_each(|value| kinds[value] = kind(value as u32));
+        }
+    }
+    Ok(kinds)
+}
+
+impl Steps<'_> {
+    /// A step of the model: its labels count as one.
+    fn own<T: Stored>(&mut self, step: &Postprocessing, labels: &mut [T]) -> Result<()> {
+        let Postprocessing::LargestComponent { labels: wanted, connectivity, minimum_mm3 } = step;
+        let stays = minimum_mm3.map_or(f64::INFINITY, |mm3| mm3 / self.voxel_mm3);
+        let rule = Rule { largest: true, stays, diagonal: *connectivity == 26 };
+        self.drop_components(labels, &kinds::<T>(Some(wanted), |_| 1)?, rule)
+    }
+
+    fn cleanup<T: Stored>(&mut self, step: &Cleanup, labels: &mut [T]) -> Result<()> {
+        let each = kinds::<T>(step.labels(), |value| value as u16)?;
+        match *step {
+            Cleanup::LargestComponent { connectivity, .. } => {
+                let diagonal = connectivity == 26;
+                let rule = Rule { largest: true, stays: f64::INFINITY, diagonal };
+                self.drop_components(labels, &each, rule)
+            }
+            Cleanup::MinimumSize { connectivity, mm3, .. } => {
+                let diagonal = connectivity == 26;
+                let rule = Rule { largest: false, stays: mm3 / self.voxel_mm3, diagonal };
+                self.drop_components(labels, &each, rule)
+            }
+            Cleanup::FillHoles { .. } => self.fill_holes(labels, &each),
+        }
+    }
+
+    /// Makes background of the components that no part of the rule lets stay.
+    fn drop_components<T: Stored>(
+        &mut self,
+        labels: &mut [T],
+        kinds: &[u16],
+        rule: Rule,
+    ) -> Result<()> {
+        let mut sweep = self.sweep(kinds, rule.diagonal);
+        let components = sweep.find(labels, |_, run, _: &Size| Size {
+            voxels: u64::from(run.end - run.start),
+            kind: run.kind,
+        })?;
+        let mut largest = filled("largest components", kinds.len(), 0u64)?;
+        for size in components.iter().filter(|_| rule.largest) {
+            let most = &mut largest[usize::from(size.kind)];
+            *most = size.voxels.max(*most);
+        }
+        sweep.rewrite(labels, components, |kind, size| {
+            let kept = rule.largest && size.voxels == largest[usize::from(kind)];
+            (!kept && (size.voxels as f64) < rule.stays).then(T::default)
+        })
+    }
+
+    /// Gives holes the label around them, if it is of a kind.
+    fn fill_holes<T: Stored>(&mut self, labels: &mut [T], wanted: &[u16]) -> Result<()> {
+        let mut background = filled("kinds of labels", T::VALUES, 0)?;
+        background[0] = 1;
+        let [columns, rows, planes] = self.dims;
+        let mut sweep = self.sweep(&background, false);
+        let map = &*labels;
+        let components = sweep.find(map, |[k, j], run, found: &Around| {
+            let (start, end) = (run.start as usize, run.end as usize);
+            let inside = (1..columns).contains(&start)
+                && end < columns
+                && (1..rows.max(2) - 1).contains(&j)
+                && (1..planes.max(2) - 1).contains(&k);
+            if found.0 == OPEN || !inside {
+                return Around(OPEN);
+            }
+            let line = (k * rows + j) * columns;
+            let mut around = *found;
+            let mut meets = |voxel: usize| around.merge(Around(map[voxel].into()));
+            meets(line + start - 1);
+            meets(line + end);
+            for other in [line - columns, line + columns] {
+                (other + start..other + end).for_each(&mut meets);
+            }
+            for other in [line - rows * columns, line + rows * columns] {
+                (other + start..other + end).for_each(&mut meets);
+            }
+            around
+        })?;
+        sweep.rewrite(labels, components, |_, around| {
+            let value = around.0;
+            (value != OPEN && wanted[value as usize] != 0).then(|| T::narrow(value))
+        })
+    }
+
+    fn sweep<'b>(&'b mut self, kinds: &'b [u16], diagonal: bool) -> Sweep<'b> {
+        Sweep {
+            dims: self.dims,
+            diagonal,
+            kinds,
+            available_bytes: self.available_bytes,
+            check: &mut *self.check,
+        }
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    /// Components by flooding voxel after voxel.
-    fn flooded(
-        labels: &[u8],
-        dims: [usize; 3],
-        wanted: &[u32],
-        diagonal: bool,
-        stays: f64,
-    ) -> Vec<u8> {
-        let [ni, nj, nk] = dims;
-        let mut component = vec![usize::MAX; labels.len()];
-        let mut sizes: Vec<usize> = Vec::new();
-        let inside = |voxel: usize| wanted.contains(&u32::from(labels[voxel]));
-        for seed in 0..labels.len() {
-            if !inside(seed) || component[seed] != usize::MAX {
-                continue;
-            }
-            let mut front = vec![seed];
-            component[seed] = sizes.len();
-            sizes.push(0);
-            while let Some(voxel) = front.pop() {
-                sizes[component[seed]] += 1;
-                let at = [voxel % ni, voxel / ni % nj, voxel / ni / nj];
-                for step in 0..27 {
-                    let step = [step % 3, step / 3 % 3, step / 9];
-                    let moved = step.iter().filter(|&&by| by != 1).count();
-                    if moved == 0 || (!diagonal && moved > 1) {
-                        continue;
-                    }
-                    let to: [usize; 3] =
-                        std::array::from_fn(|axis| (at[axis] + step[axis]).wrapping_sub(1));
-                    if to[0] < ni && to[1] < nj && to[2] < nk {
-                        let next = (to[2] * nj + to[1]) * ni + to[0];
-                        if inside(next) && component[next] == usize::MAX {
-                            component[next] = component[seed];
-                            front.push(next);
-                        }
-                    }
-                }
-            }
-        }
-        let largest = sizes.iter().copied().max().unwrap_or(0);
-        let drop = |size: usize| size < largest && (size as f64) < stays;
-        labels
-            .iter()
-            .zip(&component)
-            .map(|(&label, &of)| if of != usize::MAX && drop(sizes[of]) { 0 } else { label })
-            .collect()
-    }
-
-    proptest! {
-        #[test]
-        fn runs_find_what_flooding_finds(
-            dims in [1usize..9, 1usize..7, 1usize..6], seed in proptest::collection::vec(0u8..4, 400),
-            diagonal: bool, stays in prop_oneof![Just(f64::INFINITY), Just(3.0)]
-        ) {
-            let voxels: usize = dims.iter().product();
-            let mut labels = seed[..voxels.min(400)].to_vec();
-            labels.resize(voxels, 0);
-            let expected = flooded(&labels, dims, &[1, 3], diagonal, stays);
-            keep_largest(&mut labels, dims, &[1, 3], diagonal, stays).unwrap();
-            prop_assert_eq!(labels, expected);
-        }
-    }
-}
+mod tests;

@@ -218,8 +218,10 @@ impl Sizing<'_> {
             running.push(MemoryPart::new("labels on their way", pending));
         }
         let preparing = vec![MemoryPart::new("looking at the volume", prepared)];
-        let cleaning =
-            vec![MemoryPart::new("post-processing", postprocess::bytes(package, volume.dims))];
+        let cleaning = vec![MemoryPart::new(
+            "post-processing",
+            postprocess::bytes(self.model, options, volume.dims),
+        )];
         let size = |parts: &Vec<MemoryPart>| parts.iter().map(|part| part.bytes).sum::<u64>();
         let peak = [preparing, running, cleaning].into_iter().max_by_key(size).unwrap_or_default();
         always.extend(peak);

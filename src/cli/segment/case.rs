@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use serde_json::json;
+use voxtile::base::Pool;
 use voxtile::base::mapping::Bytes;
 use voxtile::formats::nifti::{self, Labels};
 use voxtile::formats::{Image, OutputFile};
@@ -15,7 +16,7 @@ use crate::cli::arguments::Segment;
 use crate::cli::console::Console;
 use crate::cli::failure::{Exit, Failure};
 use crate::cli::observer::Follower;
-use crate::cli::report::{Found, Outcome, Seconds, bytes_text, count};
+use crate::cli::report::{Found, Outcome, Seconds, by_label, bytes_text};
 use crate::cli::system;
 
 /// What is the same for every case.
@@ -114,11 +115,7 @@ impl Computed<'_> {
     /// Bytes of memory, and what writing takes.
     pub fn bytes(&self) -> u64 {
         const WRITING_BYTES: u64 = 1 << 20;
-        let bytes = match &self.labels {
-            LabelMap::U8(labels) => labels.len(),
-            LabelMap::U16(labels) => 2 * labels.len(),
-        };
-        bytes as u64 + WRITING_BYTES
+        self.labels.bytes() + WRITING_BYTES
     }
 }
 
@@ -232,8 +229,10 @@ pub fn compute<'a>(
         Err(error @ Error::Format { .. }) => return Err(Failure::of(Exit::Model)(error)),
         Err(error) => return Err(Failure::of(Exit::Input)(error)),
     };
+    let pool = Pool::new(session.threads()).map_err(Failure::of(Exit::Other))?;
+    let statistics = segmentation.statistics(&image.view(), &pool);
+    let found = by_label(&statistics.map_err(Failure::of(Exit::Other))?, &package.labels);
     let Segmentation { labels, report, .. } = segmentation;
-    let found = count(&labels, package, image.geometry.spacing);
     image.bytes = Bytes::default(); // what is told of it needs no voxels
     let total = seconds + clock.elapsed().as_secs_f64();
     let seconds = Seconds { read: seconds, load: work.load_seconds, write: 0.0, total };

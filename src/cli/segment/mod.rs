@@ -3,6 +3,7 @@
 mod batch;
 mod case;
 mod cases;
+mod labels;
 mod outputs;
 
 use std::io::Write;
@@ -20,6 +21,7 @@ use self::case::{Case, Work};
 use super::arguments::Segment;
 use super::console::Console;
 use super::failure::{Exit, Failure};
+use super::statistics::{self, Form};
 use super::system;
 
 const NO_MODEL: &str = "\
@@ -75,6 +77,8 @@ fn segment_one(
             ),
         ));
     }
+    let form = arguments.statistics.as_deref().map(|path| Ok((path, Form::of(path)?)));
+    let form = form.transpose()?;
     outputs::check(arguments, model_path)?;
     let model = Arc::new(Model::open(model_path).map_err(Failure::of(Exit::Model))?);
     let case = Case {
@@ -88,11 +92,14 @@ fn segment_one(
     case.announce(console);
     let segment = || {
         let read = case::read(&case, model.package(), model_path)?;
-        let work = prepare(arguments, console, Arc::clone(&model))?;
+        let work = prepare(arguments, console, Arc::clone(&model), model_path)?;
         let computed = case::compute(&work, &case, read, 0)?;
         let mut done = case::write(&case, computed)?;
         done.seconds.total = started.elapsed().as_secs_f64();
         let outcome = done.outcome(&case, &work);
+        if let Some((path, form)) = &form {
+            statistics::write(path, *form, outcome.found).map_err(Failure::of(Exit::Output))?;
+        }
         if let Some(path) = &arguments.report {
             write_report(path, &outcome.json()).map_err(Failure::of(Exit::Output))?;
         }
@@ -121,7 +128,7 @@ fn segment_all(
     let model = Arc::new(Model::open(model_path).map_err(Failure::of(Exit::Model))?);
     let cases = cases::list(&arguments.inputs, model.package().channels(), &arguments.output)?;
     outputs::check_batch(arguments, model_path, &cases)?;
-    let work = prepare(arguments, console, model)?;
+    let work = prepare(arguments, console, model, model_path)?;
     batch::segment(&work, model_path, &cases, tally);
     if let Some(path) = &arguments.report {
         let report = tally.report(&work, started.elapsed().as_secs_f64());
@@ -135,7 +142,9 @@ fn prepare<'a>(
     arguments: &'a Segment,
     console: &'a Console,
     model: Arc<Model>,
+    model_path: &Path,
 ) -> Result<Work<'a>, Failure> {
+    let cleanup = labels::cleanup(arguments, model.package(), model_path)?;
     let clock = Instant::now();
     let memory = memory(arguments);
     let options = SessionOptions {
@@ -151,6 +160,7 @@ fn prepare<'a>(
         preprocessed: arguments.preprocessed.is_some(),
         export: arguments.export.into(),
         raw: arguments.raw,
+        cleanup,
         ..RunOptions::default()
     };
     let load_seconds = clock.elapsed().as_secs_f64();

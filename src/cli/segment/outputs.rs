@@ -20,6 +20,7 @@ pub fn check(arguments: &Segment, model: &Path) -> Result<(), Failure> {
         arguments.scores.as_ref(),
         arguments.preprocessed.as_ref(),
         arguments.report.as_ref(),
+        arguments.statistics.as_ref(),
     ];
     let mut taken: Vec<(PathBuf, &str)> =
         arguments.inputs.iter().map(|input| (resolved(input), "an input")).collect();
@@ -42,9 +43,11 @@ pub fn check(arguments: &Segment, model: &Path) -> Result<(), Failure> {
 /// As [`check`], for the label maps of many cases in a folder, which is made if need be.
 pub fn check_batch(arguments: &Segment, model: &Path, cases: &[Case]) -> Result<(), Failure> {
     let failed = Failure::of(Exit::Output);
-    for (option, path) in
-        [("--scores", &arguments.scores), ("--preprocessed", &arguments.preprocessed)]
-    {
+    for (option, path) in [
+        ("--scores", &arguments.scores),
+        ("--preprocessed", &arguments.preprocessed),
+        ("--statistics", &arguments.statistics),
+    ] {
         if path.is_some() {
             return Err(Failure::new(
                 Exit::Usage,
