@@ -4,12 +4,13 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use voxtile::device::DeviceInfo;
+use voxtile::device::{DeviceInfo, MemoryPart};
 use voxtile::formats::Image;
 use voxtile::model::{Label, Package};
 use voxtile::session::{LabelMap, Report};
 
 use super::arguments::Segment;
+use super::run_options;
 
 /// A label of the model and how much of it was found.
 pub struct Found {
@@ -41,6 +42,8 @@ pub struct Outcome<'a> {
     pub seconds: Seconds,
     /// What the run was estimated to need, the image included.
     pub estimated_bytes: u64,
+    /// What for.
+    pub memory: &'a [MemoryPart],
     pub peak_bytes: Option<u64>,
 }
 
@@ -145,15 +148,14 @@ impl Outcome<'_> {
                 })
             })
             .collect();
-        let memory = report.estimate.memory.iter().filter(|part| part.bytes > 0);
-        let parts: Vec<Value> =
-            memory.map(|part| json!({ "name": part.name, "bytes": part.bytes })).collect();
+        let parts = parts_json(self.memory);
         json!({
             "inputs": self.inputs,
             "outputs": {
                 "labels": self.output,
                 "scores": arguments.scores,
                 "preprocessed": arguments.preprocessed,
+                "probabilities": arguments.run.probabilities,
             },
             "warnings": image.warnings,
             "image": {
@@ -211,17 +213,17 @@ pub fn setting(
             "demo": package.demo,
             "format_version": package.format_version,
             "parts": package.parts.iter().map(|part| &part.name).collect::<Vec<_>>(),
+            "blends": run_options::blends(package),
             "provenance": package.provenance,
         },
-        "options": {
-            "device": format!("{:?}", arguments.device).to_lowercase(),
-            "threads": arguments.threads,
-            "step": arguments.step,
-            "mirror": arguments.mirror,
-            "memory_bytes": arguments.memory,
-        },
+        "options": run_options::json(&arguments.run),
         "device": { "kind": device.kind, "name": device.name, "threads": threads },
     })
+}
+
+/// What memory is for, for programs.
+pub fn parts_json(parts: &[MemoryPart]) -> Vec<Value> {
+    parts.iter().map(|part| json!({ "name": part.name, "bytes": part.bytes })).collect()
 }
 
 /// "512 bytes", "1.50 GiB".

@@ -19,11 +19,14 @@ pub fn check(arguments: &Segment, model: &Path) -> Result<(), Failure> {
         Some(&arguments.output),
         arguments.scores.as_ref(),
         arguments.preprocessed.as_ref(),
+        arguments.run.probabilities.as_ref(),
         arguments.report.as_ref(),
     ];
     let mut taken: Vec<(PathBuf, &str)> =
         arguments.inputs.iter().map(|input| (resolved(input), "an input")).collect();
     taken.push((resolved(model), "the model"));
+    let mask = arguments.run.region_mask.as_deref();
+    taken.extend(mask.map(|mask| (resolved(mask), "the mask")));
     for output in outputs.into_iter().flatten() {
         // Opens a temporary file there and removes it.
         OutputFile::create(output).map_err(&failed)?;
@@ -42,9 +45,12 @@ pub fn check(arguments: &Segment, model: &Path) -> Result<(), Failure> {
 /// As [`check`], for the label maps of many cases in a folder, which is made if need be.
 pub fn check_batch(arguments: &Segment, model: &Path, cases: &[Case]) -> Result<(), Failure> {
     let failed = Failure::of(Exit::Output);
-    for (option, path) in
-        [("--scores", &arguments.scores), ("--preprocessed", &arguments.preprocessed)]
-    {
+    for (option, path) in [
+        ("--scores", &arguments.scores),
+        ("--preprocessed", &arguments.preprocessed),
+        ("--probabilities", &arguments.run.probabilities),
+        ("--region-mask", &arguments.run.region_mask),
+    ] {
         if path.is_some() {
             return Err(Failure::new(
                 Exit::Usage,
