@@ -162,7 +162,7 @@ impl Forecast<'_> {
         let kept = if choices.keep_prepared { "kept" } else { "not kept" };
         line("slabs", format!("of up to {} planes; prepared volume {kept}", choices.slab_planes));
         let blends = run_options::blends(model.package()).join(", ");
-        line("blends", format!("{blends}, in {}", arguments.run.sums.name()));
+        line("blends", format!("{blends} in {}", arguments.run.sums.name()));
         for warning in &self.subject.warnings {
             line("warning", warning.clone());
         }
