@@ -52,18 +52,22 @@ pub struct RunArguments {
     #[arg(long, value_name = "MASK.nii.gz", conflicts_with = "region")]
     pub region_mask: Option<PathBuf>,
 
-    /// Do not run tiles that lie below this value everywhere (HU in a CT) [-900 if none is given]:
-    /// what only they cover is background, and labels beside them may change
+    /// Do not run tiles that lie below this value everywhere (HU in a CT) [-900 if none is given].
+    /// What only they cover is background, and labels beside them may change. Measured with
+    /// examples/demo.safetensors: examples/ct.nii.gz has no such tile; with 64 voxels of air around
+    /// it 144 of 294 tiles are skipped, and no label of the scan itself changes
     #[arg(long, value_name = "HU", num_args = 0..=1, require_equals = true,
           default_missing_value = "-900", value_parser = finite)]
     pub skip_air: Option<f32>,
 
     /// How overlapping tiles are added up: f16, as nnU-Net's own, halves the memory of the sums;
-    /// labels may change where two scores differ by less than about a thousandth
+    /// labels may change where two scores differ by less than about a thousandth. Measured with
+    /// examples/demo.safetensors on examples/ct.nii.gz: 117 of 1380064 voxels (0.0085 %)
     #[arg(long, value_enum, default_value = "f32")]
     pub sums: SumType,
 
-    /// Write the probabilities of labels, as they become final: a tensor [labels][k][j][i]
+    /// Write the probabilities of labels, as they become final: a tensor [labels][k][j][i]; outside a
+    /// region they are 0
     #[arg(long, value_name = "FILE.safetensors")]
     pub probabilities: Option<PathBuf>,
 
