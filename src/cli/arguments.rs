@@ -9,6 +9,7 @@ use voxtile::model::{Blend, OrientationName};
 use voxtile::session::Export;
 
 use super::failure::HELP;
+use super::run_arguments::RunArguments;
 
 /// Segments medical volumes with STU-Net / nnU-Net networks.
 #[derive(Debug, Parser)]
@@ -22,6 +23,8 @@ pub struct Arguments {
 pub enum Command {
     /// Segment one image, or each of many, and write label maps
     Segment(Segment),
+    /// Say what a run of `segment` would take: tiles, memory, time
+    Plan(Plan),
     /// Make a model package of STU-Net's or nnU-Net's checkpoints
     Convert(Convert),
     /// Say what a model package is
@@ -57,51 +60,8 @@ pub struct Segment {
     #[arg(long)]
     pub overwrite: bool,
 
-    /// Where to run
-    #[arg(long, value_enum, default_value = "auto")]
-    pub device: Device,
-
-    /// Processor threads [default: all]; results do not depend on it
-    #[arg(long, value_name = "N", value_parser = threads)]
-    pub threads: Option<usize>,
-
-    /// Distance of tiles as a fraction of the patch, above 0 and at most 1
-    #[arg(long, value_name = "STEP", default_value = "0.5", value_parser = step)]
-    pub step: f64,
-
-    /// Average over mirrored copies along every axis the model allows (up to 8 times slower)
-    #[arg(long)]
-    pub mirror: bool,
-
-    /// What comes to the image's grid: scores, as nnU-Net does; or labels, quicker where there are
-    /// many classes (nnU-Net v1's fast mode); or the nearest voxel's label (its fastest mode)
-    #[arg(long, value_enum, default_value = "scores")]
-    pub export: ExportName,
-
-    /// Leave out the model's postprocessing
-    #[arg(long)]
-    pub raw: bool,
-
-    /// Keep only the largest component of each of these labels: names or values with commas
-    /// between them, or all labels if none is named
-    #[arg(long, value_name = "LABELS", num_args = 0..=1, require_equals = true,
-          default_missing_value = "", value_parser = Labels::parse)]
-    pub largest_component: Option<Labels>,
-
-    /// Drop components of any label that are smaller than this, in mm^3
-    #[arg(long, value_name = "MM3", value_parser = volume)]
-    pub minimum_size: Option<f64>,
-
-    /// Give background that one of these labels encloses that label: names or values with commas
-    /// between them, or all labels if none is named
-    #[arg(long, value_name = "LABELS", num_args = 0..=1, require_equals = true,
-          default_missing_value = "", value_parser = Labels::parse)]
-    pub fill_holes: Option<Labels>,
-
-    /// Most memory to use for network, image and run, such as 4GiB, 3GB, 512MiB or plain bytes
-    /// [default: what the machine has]
-    #[arg(long, value_name = "SIZE", value_parser = memory)]
-    pub memory: Option<u64>,
+    #[command(flatten)]
+    pub run: RunArguments,
 
     /// Write the class scores on the network's grid (f32); of several networks, the last one's
     #[arg(long, value_name = "FILE.safetensors")]
@@ -126,6 +86,39 @@ pub struct Segment {
     /// Print only errors, and what must be known of the model
     #[arg(short, long)]
     pub quiet: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = HELP)]
+pub struct Plan {
+    /// NIfTI image, or the channels of one case; only headers are read
+    #[arg(required_unless_present = "volume", value_name = "INPUT")]
+    pub inputs: Vec<PathBuf>,
+
+    /// Instead of an image: voxels, such as 512x512x280, which are counted as 16-bit ones of a
+    /// compressed file
+    #[arg(long, value_name = "IxJxK", value_parser = extents, conflicts_with = "inputs")]
+    pub volume: Option<[usize; 3]>,
+
+    /// The volume's spacing in mm, such as 0.8x0.8x1.5 [default: the network's]
+    #[arg(long, value_name = "IxJxK", value_parser = spacing, requires = "volume")]
+    pub spacing: Option<[f64; 3]>,
+
+    /// Model package (.safetensors)
+    #[arg(short, long, value_name = "MODEL")]
+    pub model: PathBuf,
+
+    #[command(flatten)]
+    pub run: RunArguments,
+
+    /// Leave out the trial of about a second for each network that the time is told from; then no
+    /// weights are read
+    #[arg(long)]
+    pub no_timing: bool,
+
+    /// For programs
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -348,7 +341,7 @@ impl From<Device> for DeviceChoice {
 pub struct Labels(pub Vec<String>);
 
 impl Labels {
-    fn parse(text: &str) -> Result<Self, String> {
+    pub fn parse(text: &str) -> Result<Self, String> {
         if text.is_empty() {
             return Ok(Self(Vec::new()));
         }
@@ -376,21 +369,21 @@ fn spacing(text: &str) -> Result<[f64; 3], String> {
     spacing.ok_or_else(|| "expected three numbers such as 0.8x0.8x1.5".into())
 }
 
-fn threads(text: &str) -> Result<usize, String> {
+pub fn threads(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(threads @ 1..=1024) => Ok(threads),
         _ => Err("expected a number from 1 to 1024".into()),
     }
 }
 
-fn volume(text: &str) -> Result<f64, String> {
+pub fn volume(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(mm3) if mm3.is_finite() && mm3 >= 0.0 => Ok(mm3),
         _ => Err("expected a number of mm^3 from 0".into()),
     }
 }
 
-fn step(text: &str) -> Result<f64, String> {
+pub fn step(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(step) if step > 0.0 && step <= 1.0 => Ok(step),
         _ => Err("expected a number above 0 and at most 1".into()),
@@ -399,7 +392,7 @@ fn step(text: &str) -> Result<f64, String> {
 
 /// Bytes, of a number with an optional unit: decimal (kB, MB, GB, TB) or binary (KiB, MiB, GiB,
 /// TiB; K, M, G, T alone are binary).
-fn memory(text: &str) -> Result<u64, String> {
+pub fn memory(text: &str) -> Result<u64, String> {
     let wrong = || "expected a size such as 4GiB, 3GB, 512MiB or 4294967296".to_string();
     let text = text.trim();
     let unit_start = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());

@@ -1,21 +1,20 @@
 //! `voxtile info` and `voxtile devices`.
 
 use std::fmt::Write as _;
-use std::sync::Arc;
 
 use serde_json::json;
 use voxtile::device;
 use voxtile::model::{
     Blend, Family, Normalization, OrientationName, Output, Package, Part, Postprocessing,
 };
-use voxtile::session::Estimate;
+use voxtile::session::{self, Estimate};
 use voxtile::volume::Generation;
-use voxtile::{Element, Geometry, Model, RunOptions, Session, SessionOptions, VolumeView};
+use voxtile::{Element, Geometry, Model, RunOptions, SessionOptions, VolumeView};
 
 use super::arguments::Info;
 use super::failure::{Exit, Failure};
-use super::print;
 use super::report::bytes_text;
+use super::{print, run_options};
 
 /// Says what a model package is.
 pub fn info(arguments: &Info) -> Result<(), Failure> {
@@ -32,7 +31,7 @@ pub fn info(arguments: &Info) -> Result<(), Failure> {
     });
     if let Some(dims) = arguments.volume {
         let spacing = arguments.spacing.unwrap_or_else(|| network_spacing(&package.parts[0]));
-        let (device, estimate) = memory(model, dims, spacing)?;
+        let (device, estimate) = memory(&model, dims, spacing)?;
         let bytes = bytes_text(estimate.host_bytes);
         let _ = writeln!(
             text,
@@ -69,7 +68,7 @@ fn size_name(package: &Package) -> Option<&'static str> {
 }
 
 /// The network's spacing along i, j, k, in mm; 1 where it takes any.
-fn network_spacing(part: &Part) -> [f64; 3] {
+pub fn network_spacing(part: &Part) -> [f64; 3] {
     let mut spacing = [1.0; 3];
     for (axis, mm) in part.spacing.iter().enumerate() {
         spacing[2 - part.axes.transpose[axis]] = mm.unwrap_or(1.0);
@@ -77,17 +76,23 @@ fn network_spacing(part: &Part) -> [f64; 3] {
     spacing
 }
 
-/// What a volume needs, without there being one: all its voxels are the same bytes.
+/// What a volume needs, without there being one.
 fn memory(
-    model: Model,
+    model: &Model,
     dims: [usize; 3],
     spacing: [f64; 3],
 ) -> Result<(String, Estimate), Failure> {
-    let channels = model.package().channels();
+    let geometry = Geometry::axis_aligned(spacing);
+    let view = imagined(dims, model.package().channels(), geometry);
     let options = SessionOptions::default();
-    let session = Session::new(Arc::new(model), &options).map_err(Failure::of(Exit::Model))?;
-    let direction = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]];
-    let view = VolumeView {
+    let estimate = session::estimate(model, &options, &view, &RunOptions::default());
+    let device = run_options::device().map_or("", |device| device.kind);
+    Ok((device.to_string(), estimate.map_err(Failure::of(Exit::Usage))?))
+}
+
+/// A volume that is not there: all its voxels are the same bytes.
+pub fn imagined(dims: [usize; 3], channels: usize, geometry: Geometry) -> VolumeView<'static> {
+    VolumeView {
         bytes: &[0; 2],
         element: Element::I16,
         dims,
@@ -97,10 +102,8 @@ fn memory(
         first: 0,
         slope: 1.0,
         intercept: 0.0,
-        geometry: Geometry { spacing, origin: [0.0; 3], direction },
-    };
-    let estimate = session.estimate(&view, &RunOptions::default());
-    Ok((session.device().kind.to_string(), estimate.map_err(Failure::of(Exit::Usage))?))
+        geometry,
+    }
 }
 
 /// One line about a package.

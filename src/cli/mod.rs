@@ -6,8 +6,13 @@ mod console;
 mod convert;
 mod failure;
 mod information;
+mod mask;
 mod observer;
+mod plan;
+mod probabilities;
 mod report;
+mod run_arguments;
+mod run_options;
 mod segment;
 mod statistics;
 mod system;
@@ -26,6 +31,7 @@ pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let done = match arguments.command {
         Command::Segment(arguments) => segment::segment(&arguments),
+        Command::Plan(arguments) => plan::plan(&arguments),
         Command::Convert(arguments) => convert::convert(&arguments),
         Command::Compare(arguments) => compare::compare(&arguments),
         Command::Statistics(arguments) => statistics::statistics(&arguments),

@@ -4,11 +4,12 @@ use std::ops::{ControlFlow, Range};
 use std::path::Path;
 use std::time::Instant;
 
-use voxtile::Result;
-use voxtile::formats::{OutputFile, TensorFile};
-use voxtile::session::{Level, Observer, Phase, Progress};
+use voxtile::formats::{OutputFile, Tensor, TensorFile};
+use voxtile::session::{Level, Observer, Phase, ProbabilityBox, Progress};
+use voxtile::{Element, Result};
 
 use super::console::Console;
+use super::probabilities::Probabilities;
 use super::report::duration_text;
 use super::system;
 
@@ -28,6 +29,8 @@ pub struct Follower<'a> {
     pub preprocessed: Option<&'a Path>,
     /// Where the scores go, and the name of their tensor.
     pub scores: Option<(&'a Path, &'static str)>,
+    /// Where probabilities go.
+    pub probabilities: Option<Probabilities>,
     scores_file: Option<TensorFile>,
     preprocessed_file: Option<TensorFile>,
     /// Whether an error came from writing a file.
@@ -48,6 +51,7 @@ impl<'a> Follower<'a> {
             part: 0,
             preprocessed: None,
             scores: None,
+            probabilities: None,
             scores_file: None,
             preprocessed_file: None,
             output_failed: false,
@@ -63,8 +67,9 @@ impl<'a> Follower<'a> {
 
     /// Makes the files that were written on the way appear.
     pub fn finish(self) -> Result<()> {
-        let mut files = self.preprocessed_file.into_iter().chain(self.scores_file);
-        files.try_for_each(TensorFile::finish)
+        let files = self.preprocessed_file.into_iter().chain(self.scores_file);
+        let probabilities = self.probabilities.and_then(Probabilities::into_file);
+        files.chain(probabilities).try_for_each(TensorFile::finish)
     }
 
     fn wrote<T>(&mut self, result: Result<T>) -> Result<T> {
@@ -160,6 +165,12 @@ impl Observer for Follower<'_> {
         self.scores_file = Some(self.wrote(written)?);
         Ok(())
     }
+
+    fn probabilities(&mut self, found: &ProbabilityBox) -> Result<()> {
+        let Some(probabilities) = &mut self.probabilities else { return Ok(()) };
+        let written = probabilities.write(found);
+        self.wrote(written)
+    }
 }
 
 /// Writes planes to a file that is begun with the first.
@@ -173,7 +184,10 @@ fn append(
 ) -> Result<TensorFile> {
     let mut file = match file {
         Some(file) => file,
-        None => TensorFile::begin(OutputFile::create(path)?, name, shape)?,
+        None => {
+            let tensor = Tensor { name, shape, element: Element::F32, metadata: &[] };
+            TensorFile::begin(OutputFile::create(path)?, &tensor)?
+        }
     };
     file.write(planes, values)?;
     Ok(file)

@@ -4,12 +4,13 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use voxtile::device::DeviceInfo;
+use voxtile::device::{DeviceInfo, MemoryPart};
 use voxtile::formats::Image;
 use voxtile::model::{Label, Package};
 use voxtile::session::{LabelStatistics, Report};
 
 use super::arguments::Segment;
+use super::run_options;
 
 /// A label of the model and what was found of it.
 pub struct Found {
@@ -73,6 +74,8 @@ pub struct Outcome<'a> {
     pub seconds: Seconds,
     /// What the run was estimated to need, the image included.
     pub estimated_bytes: u64,
+    /// What for.
+    pub memory: &'a [MemoryPart],
     pub peak_bytes: Option<u64>,
 }
 
@@ -166,9 +169,7 @@ impl Outcome<'_> {
     pub fn case_json(&self) -> Value {
         let Self { arguments, image, report, seconds, .. } = self;
         let labels: Vec<Value> = self.found.iter().map(Found::json).collect();
-        let memory = report.estimate.memory.iter().filter(|part| part.bytes > 0);
-        let parts: Vec<Value> =
-            memory.map(|part| json!({ "name": part.name, "bytes": part.bytes })).collect();
+        let parts = parts_json(self.memory);
         json!({
             "inputs": self.inputs,
             "outputs": {
@@ -176,6 +177,7 @@ impl Outcome<'_> {
                 "scores": arguments.scores,
                 "preprocessed": arguments.preprocessed,
                 "statistics": arguments.statistics,
+                "probabilities": arguments.run.probabilities,
             },
             "warnings": image.warnings,
             "image": {
@@ -233,20 +235,17 @@ pub fn setting(
             "demo": package.demo,
             "format_version": package.format_version,
             "parts": package.parts.iter().map(|part| &part.name).collect::<Vec<_>>(),
+            "blends": run_options::blends(package),
             "provenance": package.provenance,
         },
-        "options": {
-            "device": format!("{:?}", arguments.device).to_lowercase(),
-            "threads": arguments.threads,
-            "step": arguments.step,
-            "mirror": arguments.mirror,
-            "largest_component": arguments.largest_component.as_ref().map(|labels| &labels.0),
-            "minimum_size_mm3": arguments.minimum_size,
-            "fill_holes": arguments.fill_holes.as_ref().map(|labels| &labels.0),
-            "memory_bytes": arguments.memory,
-        },
+        "options": run_options::json(&arguments.run),
         "device": { "kind": device.kind, "name": device.name, "threads": threads },
     })
+}
+
+/// What memory is for, for programs.
+pub fn parts_json(parts: &[MemoryPart]) -> Vec<Value> {
+    parts.iter().map(|part| json!({ "name": part.name, "bytes": part.bytes })).collect()
 }
 
 /// "512 bytes", "1.50 GiB".

@@ -11,4 +11,4 @@ pub mod tensors;
 
 pub use image::Image;
 pub use output::OutputFile;
-pub use tensors::TensorFile;
+pub use tensors::{Tensor, TensorFile};

@@ -172,7 +172,7 @@ impl<'s, 'a> Batch<'s, 'a, '_> {
         let (work, model) = (self.work, self.model);
         let read = match self.ahead.take() {
             Some(thread) => join(thread)??,
-            None => case::read(case, work.package(), model)?,
+            None => case::read(case, work.package(), model, None)?,
         };
         let mut beside = self.behind.as_ref().map_or(0, |writing| writing.bytes);
         let mut estimate = case::estimate(work, &read, beside)?;
@@ -187,7 +187,7 @@ impl<'s, 'a> Batch<'s, 'a, '_> {
             let with_next = nifti::memory_bytes(&next.inputs).unwrap_or(0).saturating_add(beside);
             if work.allows(estimate.host_bytes.saturating_add(taken(with_next))) {
                 beside = with_next;
-                let read = move || case::read(next, work.package(), model);
+                let read = move || case::read(next, work.package(), model, None);
                 self.ahead = Some(self.scope.spawn(read));
             }
         }

@@ -1,23 +1,27 @@
 //! One case: its image is read, segmented, and its label map written.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use serde_json::json;
 use voxtile::base::Pool;
 use voxtile::base::mapping::Bytes;
+use voxtile::device::MemoryPart;
 use voxtile::formats::nifti::{self, Labels};
 use voxtile::formats::{Image, OutputFile};
 use voxtile::model::{Blend, Package};
-use voxtile::session::{Estimate, LabelMap, Report, Segmentation};
-use voxtile::{Error, RunOptions, Session};
+use voxtile::session::{self, Estimate, LabelMap, Region, Report, Segmentation};
+use voxtile::{Error, Model, RunOptions, Session};
 
 use crate::cli::arguments::Segment;
 use crate::cli::console::Console;
 use crate::cli::failure::{Exit, Failure};
 use crate::cli::observer::Follower;
+use crate::cli::probabilities::Probabilities;
 use crate::cli::report::{Found, Outcome, Seconds, by_label, bytes_text};
-use crate::cli::system;
+use crate::cli::run_options::{self, obey};
+use crate::cli::{mask, system};
 
 /// What is the same for every case.
 pub struct Work<'a> {
@@ -91,16 +95,18 @@ impl Case {
     }
 }
 
-/// A case's image.
+/// A case's image, and where it is to be segmented if a mask says so.
 pub struct Read {
     image: Image,
+    mask: Option<Arc<[u8]>>,
     seconds: f64,
 }
 
 impl Read {
     /// Bytes of memory; mapped voxels take none.
     pub fn bytes(&self) -> u64 {
-        self.image.bytes.held() as u64
+        let mask = self.mask.as_ref().map_or(0, |mask| mask.len());
+        self.image.bytes.held() as u64 + mask as u64
     }
 }
 
@@ -127,6 +133,7 @@ pub struct Done {
     found: Vec<Found>,
     pub seconds: Seconds,
     estimated_bytes: u64,
+    memory: Vec<MemoryPart>,
 }
 
 impl Done {
@@ -144,20 +151,27 @@ impl Done {
             found: &self.found,
             seconds: self.seconds,
             estimated_bytes: self.estimated_bytes,
+            memory: &self.memory,
             peak_bytes: system::peak_memory_bytes(),
         }
     }
 }
 
-/// Reads a case's image.
-pub fn read(case: &Case, package: &Package, model: &Path) -> Result<Read, Failure> {
+/// Reads a case's image, and the mask of its region if there is one.
+pub fn read(
+    case: &Case,
+    package: &Package,
+    model: &Path,
+    mask: Option<&Path>,
+) -> Result<Read, Failure> {
     if let Some(problem) = &case.problem {
         return Err(Failure::new(Exit::Input, problem));
     }
     let clock = Instant::now();
     let image = nifti::read_channels(&case.inputs).map_err(Failure::of(Exit::Input))?;
-    check_channels(&image, package, model)?;
-    Ok(Read { image, seconds: clock.elapsed().as_secs_f64() })
+    check_channels(image.channels, package, model)?;
+    let mask = mask.map(|path| mask::read(path, &image, &case.inputs[0])).transpose()?;
+    Ok(Read { image, mask, seconds: clock.elapsed().as_secs_f64() })
 }
 
 /// What segmenting it takes at most, while `beside_bytes` are held for other cases.
@@ -168,22 +182,32 @@ pub fn estimate(work: &Work, read: &Read, beside_bytes: u64) -> Result<Estimate,
 }
 
 fn options(work: &Work, read: &Read, beside_bytes: u64) -> RunOptions {
-    let taken_bytes = read.bytes().saturating_add(beside_bytes);
-    RunOptions { taken_bytes, ..work.options.clone() }
+    own_options(&work.options, read, beside_bytes)
 }
 
-/// Refuses what takes more than the user allows; the limit is for images too.
-fn obey(work: &Work, needed_bytes: u64) -> Result<(), Failure> {
-    match work.memory {
-        Some(available_bytes) if needed_bytes > available_bytes => {
-            Err(Failure::of(Exit::Input)(Error::Memory {
-                what: "segmenting this volume, the image included,".into(),
-                needed_bytes,
-                available_bytes,
-            }))
-        }
-        _ => Ok(()),
+/// What the run of a case is asked to do.
+fn own_options(options: &RunOptions, read: &Read, beside_bytes: u64) -> RunOptions {
+    let own = read.bytes().saturating_add(run_options::writing_bytes(options));
+    let mut options = options.clone();
+    options.taken_bytes = own.saturating_add(beside_bytes);
+    if let Some(mask) = &read.mask {
+        options.region = Some(Region::Mask(Arc::clone(mask)));
     }
+    options
+}
+
+/// Refuses a case that takes more than the user allows, before the model is made ready.
+pub fn check_memory(
+    arguments: &Segment,
+    model: &Model,
+    options: &RunOptions,
+    read: &Read,
+) -> Result<(), Failure> {
+    let session = run_options::session_options(&arguments.run);
+    let options = own_options(options, read, 0);
+    let estimate = session::estimate(model, &session, &read.image.view(), &options);
+    let least = estimate.map_err(Failure::of(Exit::Input))?.least_host_bytes;
+    obey(session.host_budget_bytes, least.saturating_add(options.taken_bytes))
 }
 
 /// Segments it, while `beside_bytes` are held for other cases.
@@ -196,16 +220,25 @@ pub fn compute<'a>(
     let clock = Instant::now();
     let options = options(work, &read, beside_bytes);
     let estimate = estimate(work, &read, beside_bytes)?;
-    obey(work, estimate.least_host_bytes.saturating_add(options.taken_bytes))?;
+    obey(work.memory, estimate.least_host_bytes.saturating_add(options.taken_bytes))?;
     let estimated_bytes = estimate.host_bytes.saturating_add(options.taken_bytes);
     let Work { arguments, console, session, .. } = work;
-    let Read { mut image, seconds } = read;
+    let further_parts = [
+        ("image", read.image.bytes.held() as u64),
+        ("mask of the region", read.mask.as_ref().map_or(0, |mask| mask.len()) as u64),
+        ("probabilities to be written", run_options::writing_bytes(&options)),
+        ("other cases", beside_bytes),
+    ];
+    let memory = run_options::memory_parts(&estimate, &further_parts);
+    let Read { mut image, mask, seconds } = read;
+    drop(mask); // the options have it
     let package = work.package();
     let unit = if estimate.passes == estimate.tiles { "tiles" } else { "network passes" };
     let mut follower = Follower::new(console, &case.name, unit);
     follower.part = package.parts.len() - 1;
     follower.preprocessed = arguments.preprocessed.as_deref();
     follower.scores = arguments.scores.as_deref().map(|path| (path, scores_name(package)));
+    follower.probabilities = Probabilities::of(&arguments.run, package, &options, &image.geometry);
     for warning in &image.warnings {
         console.warn(&case.name, warning);
     }
@@ -236,7 +269,7 @@ pub fn compute<'a>(
     image.bytes = Bytes::default(); // what is told of it needs no voxels
     let total = seconds + clock.elapsed().as_secs_f64();
     let seconds = Seconds { read: seconds, load: work.load_seconds, write: 0.0, total };
-    let done = Done { image, report, found, seconds, estimated_bytes };
+    let done = Done { image, report, found, seconds, estimated_bytes, memory };
     Ok(Computed { labels, follower, done })
 }
 
@@ -259,8 +292,9 @@ pub fn write(case: &Case, computed: Computed) -> Result<Done, Failure> {
     Ok(done)
 }
 
-fn check_channels(image: &Image, package: &Package, model: &Path) -> Result<(), Failure> {
-    let (found, expected) = (image.channels, package.channels());
+/// Refuses a number of channels that the model does not take.
+pub fn check_channels(found: usize, package: &Package, model: &Path) -> Result<(), Failure> {
+    let expected = package.channels();
     if found == expected {
         return Ok(());
     }

@@ -3,7 +3,6 @@
 mod batch;
 mod case;
 mod cases;
-mod labels;
 mod outputs;
 
 use std::io::Write;
@@ -12,17 +11,17 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use serde_json::{Value, json};
-use voxtile::device;
 use voxtile::formats::OutputFile;
-use voxtile::{Error, Model, RunOptions, Session, SessionOptions};
+use voxtile::{Error, Model, RunOptions, Session};
 
 use self::batch::Tally;
+pub use self::case::check_channels;
 use self::case::{Case, Work};
 use super::arguments::Segment;
 use super::console::Console;
 use super::failure::{Exit, Failure};
 use super::statistics::{self, Form};
-use super::system;
+use super::{run_options, system};
 
 const NO_MODEL: &str = "\
 no model: name a model package with -m MODEL.
@@ -91,8 +90,11 @@ fn segment_one(
     };
     case.announce(console);
     let segment = || {
-        let read = case::read(&case, model.package(), model_path)?;
-        let work = prepare(arguments, console, Arc::clone(&model), model_path)?;
+        let options = options(arguments, &model, model_path)?;
+        let mask = arguments.run.region_mask.as_deref();
+        let read = case::read(&case, model.package(), model_path, mask)?;
+        case::check_memory(arguments, &model, &options, &read)?;
+        let work = prepare(arguments, console, Arc::clone(&model), options)?;
         let computed = case::compute(&work, &case, read, 0)?;
         let mut done = case::write(&case, computed)?;
         done.seconds.total = started.elapsed().as_secs_f64();
@@ -128,7 +130,8 @@ fn segment_all(
     let model = Arc::new(Model::open(model_path).map_err(Failure::of(Exit::Model))?);
     let cases = cases::list(&arguments.inputs, model.package().channels(), &arguments.output)?;
     outputs::check_batch(arguments, model_path, &cases)?;
-    let work = prepare(arguments, console, model, model_path)?;
+    let options = options(arguments, &model, model_path)?;
+    let work = prepare(arguments, console, model, options)?;
     batch::segment(&work, model_path, &cases, tally);
     if let Some(path) = &arguments.report {
         let report = tally.report(&work, started.elapsed().as_secs_f64());
@@ -137,41 +140,28 @@ fn segment_all(
     tally.verdict(&work, cases.len())
 }
 
-/// Makes the model ready.
+/// Makes the model ready for runs with `options`.
 fn prepare<'a>(
     arguments: &'a Segment,
     console: &'a Console,
     model: Arc<Model>,
-    model_path: &Path,
+    options: RunOptions,
 ) -> Result<Work<'a>, Failure> {
-    let cleanup = labels::cleanup(arguments, model.package(), model_path)?;
     let clock = Instant::now();
-    let memory = memory(arguments);
-    let options = SessionOptions {
-        device: arguments.device.into(),
-        threads: arguments.threads.unwrap_or(0),
-        host_budget_bytes: memory,
-    };
-    let session = Session::new(model, &options).map_err(Failure::of(Exit::Model))?;
-    let options = RunOptions {
-        step: arguments.step,
-        mirror: arguments.mirror,
-        scores: arguments.scores.is_some(),
-        preprocessed: arguments.preprocessed.is_some(),
-        export: arguments.export.into(),
-        raw: arguments.raw,
-        cleanup,
-        ..RunOptions::default()
-    };
+    let session_options = run_options::session_options(&arguments.run);
+    let memory = session_options.host_budget_bytes;
+    let session = Session::new(model, &session_options).map_err(Failure::of(Exit::Model))?;
     let load_seconds = clock.elapsed().as_secs_f64();
     Ok(Work { arguments, console, session, options, memory, load_seconds })
 }
 
-/// What may be used: without a limit, no more than the machine has, so that a header that claims
-/// a volume of kilometres is refused before it is tried.
-fn memory(arguments: &Segment) -> Option<u64> {
-    let machine = || device::devices().first().map(|device| device.memory_total_bytes);
-    arguments.memory.or_else(machine).filter(|bytes| *bytes > 0)
+/// What a run is asked to do, but for what differs from case to case.
+fn options(arguments: &Segment, model: &Model, path: &Path) -> Result<RunOptions, Failure> {
+    Ok(RunOptions {
+        scores: arguments.scores.is_some(),
+        preprocessed: arguments.preprocessed.is_some(),
+        ..run_options::run_options(&arguments.run, model.package(), path)?
+    })
 }
 
 fn write_report(path: &Path, report: &Value) -> voxtile::Result<()> {

@@ -19,12 +19,15 @@ pub fn check(arguments: &Segment, model: &Path) -> Result<(), Failure> {
         Some(&arguments.output),
         arguments.scores.as_ref(),
         arguments.preprocessed.as_ref(),
+        arguments.run.probabilities.as_ref(),
         arguments.report.as_ref(),
         arguments.statistics.as_ref(),
     ];
     let mut taken: Vec<(PathBuf, &str)> =
         arguments.inputs.iter().map(|input| (resolved(input), "an input")).collect();
     taken.push((resolved(model), "the model"));
+    let mask = arguments.run.region_mask.as_deref();
+    taken.extend(mask.map(|mask| (resolved(mask), "the mask")));
     for output in outputs.into_iter().flatten() {
         // Opens a temporary file there and removes it.
         OutputFile::create(output).map_err(&failed)?;
@@ -47,6 +50,8 @@ pub fn check_batch(arguments: &Segment, model: &Path, cases: &[Case]) -> Result<
         ("--scores", &arguments.scores),
         ("--preprocessed", &arguments.preprocessed),
         ("--statistics", &arguments.statistics),
+        ("--probabilities", &arguments.run.probabilities),
+        ("--region-mask", &arguments.run.region_mask),
     ] {
         if path.is_some() {
             return Err(Failure::new(

@@ -10,5 +10,5 @@ mod read;
 mod source;
 mod write;
 
-pub use read::{memory_bytes, read, read_channels, read_with};
+pub use read::{memory_bytes, read, read_channels, read_headers, read_with};
 pub use write::{Labels, check_output_name, write_labels};

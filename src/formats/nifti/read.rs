@@ -42,9 +42,14 @@ pub fn read_with(path: &Path, loading: Loading) -> Result<Image> {
     } else {
         read_voxels(source, &claims, skip)?
     };
-    Ok(Image {
+    Ok(image(path, claims, bytes, Some(element)))
+}
+
+/// What a file holds: its voxels, of type `element` if not of the file's, and what its header says.
+fn image(path: &Path, claims: Claims, bytes: Bytes, element: Option<Element>) -> Image {
+    Image {
         bytes,
-        element,
+        element: element.unwrap_or(claims.element),
         stored: claims.element,
         dims: claims.dims,
         channels: claims.channels,
@@ -52,7 +57,19 @@ pub fn read_with(path: &Path, loading: Loading) -> Result<Image> {
         intercept: claims.intercept,
         geometry: claims.geometry,
         warnings: claims.warnings.iter().map(|w| format!("{}: {w}", path.display())).collect(),
-    })
+    }
+}
+
+/// What [`read_channels`] reads of these files, without the voxels.
+///
+/// # Errors
+/// As [`read_channels`], for what the headers say.
+pub fn read_headers<P: AsRef<Path>>(paths: &[P]) -> Result<Image> {
+    let read = |path: &Path| {
+        let (claims, _, _) = open(path)?;
+        Ok(image(path, claims, Vec::new().into(), None))
+    };
+    channels(paths, read)
 }
 
 /// Bytes of memory that [`read_channels`] takes at most for these files, by their headers.
@@ -121,6 +138,11 @@ fn open(path: &Path) -> Result<(Claims, Source, u64)> {
 /// # Errors
 /// As [`read`], and [`Error::Argument`] if there is no file or the files do not share one grid.
 pub fn read_channels<P: AsRef<Path>>(paths: &[P]) -> Result<Image> {
+    channels(paths, read)
+}
+
+/// What `read` makes of each file, in one image.
+fn channels<P: AsRef<Path>>(paths: &[P], read: impl Fn(&Path) -> Result<Image>) -> Result<Image> {
     let [first, further @ ..] = paths else {
         return Err(Error::argument("no input file"));
     };

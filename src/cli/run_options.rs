@@ -1,0 +1,238 @@
+//! What the session is asked to do, of the arguments and the model.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+use voxtile::device::{self, DeviceInfo, MemoryPart};
+use voxtile::formats::tensors::GATHERED_BYTES;
+use voxtile::model::{Blend, Package};
+use voxtile::session::{Cleanup, Estimate, Region};
+use voxtile::{Error, RunOptions, SessionOptions};
+
+use super::arguments::{ExportName, Labels};
+use super::failure::{Exit, Failure};
+use super::run_arguments::{GridName, RunArguments};
+
+/// What may be used: without a limit, no more than the machine has, so that a header that claims
+/// a volume of kilometres is refused before it is tried.
+pub fn memory(arguments: &RunArguments) -> Option<u64> {
+    let machine = || device().map(|device| device.memory_total_bytes);
+    arguments.memory.or_else(machine).filter(|bytes| *bytes > 0)
+}
+
+/// The device that is taken where none is named.
+pub fn device() -> Option<DeviceInfo> {
+    device::devices().into_iter().next()
+}
+
+/// How the session is set up.
+pub fn session_options(arguments: &RunArguments) -> SessionOptions {
+    SessionOptions {
+        device: arguments.device.into(),
+        threads: arguments.threads.unwrap_or(0),
+        host_budget_bytes: memory(arguments),
+    }
+}
+
+/// What a run is asked to do, but for the mask of a region.
+pub fn run_options(
+    arguments: &RunArguments,
+    package: &Package,
+    model: &Path,
+) -> Result<RunOptions, Failure> {
+    let names = |names: &[String], option| -> Result<Vec<u32>, Failure> {
+        names.iter().map(|name| label_value(name, option, package, model)).collect()
+    };
+    let keep = names(&arguments.labels, "--labels")?;
+    let region = arguments.region.as_ref().map(|region| Region::Box(region.0.clone()));
+    let mut probabilities = Vec::new();
+    if arguments.probabilities.is_some() {
+        if arguments.export != ExportName::Scores {
+            return Err(Failure::new(
+                Exit::Usage,
+                "--probabilities: there are none where labels come to the image's grid; leave out \
+                 --export",
+            ));
+        }
+        probabilities = match arguments.probability_labels.as_slice() {
+            [] => with_probabilities(package),
+            some => names(some, "--probability-labels")?,
+        };
+        check_probabilities(arguments, package, &probabilities)?;
+    }
+    Ok(RunOptions {
+        step: arguments.step,
+        mirror: arguments.mirror,
+        keep: (!keep.is_empty()).then_some(keep),
+        region,
+        skip_air_below: arguments.skip_air,
+        probabilities,
+        probability_grid: arguments.probability_grid.into(),
+        export: arguments.export.into(),
+        accumulators: arguments.sums.into(),
+        raw: arguments.raw,
+        cleanup: cleanup(arguments, package, model)?,
+        ..RunOptions::default()
+    })
+}
+
+/// The value of a label that is given by its name or value.
+fn label_value(text: &str, option: &str, package: &Package, model: &Path) -> Result<u32, Failure> {
+    let text = text.trim();
+    let mut labels = package.labels.iter();
+    let named = labels.clone().find(|label| label.name == text);
+    let found = named.or_else(|| labels.find(|label| text.parse() == Ok(label.value)));
+    found.map(|label| label.value).ok_or_else(|| {
+        let model = model.display();
+        Failure::new(
+            Exit::Usage,
+            format!("{option}: {model} has no label `{text}`; `voxtile info {model}` lists them"),
+        )
+    })
+}
+
+/// What is to be done to the labels, small parts first: what they leave behind inside another
+/// label is a hole.
+fn cleanup(
+    arguments: &RunArguments,
+    package: &Package,
+    model: &Path,
+) -> Result<Vec<Cleanup>, Failure> {
+    let values = |option: &str, labels: &Labels| -> Result<Option<Vec<u32>>, Failure> {
+        let value = |name: &String| label_value(name, option, package, model);
+        let values: Vec<u32> = labels.0.iter().map(value).collect::<Result<_, _>>()?;
+        if values.contains(&0) {
+            return Err(Failure::new(
+                Exit::Usage,
+                format!("{option}: the background has no components"),
+            ));
+        }
+        Ok((!values.is_empty()).then_some(values))
+    };
+    let connectivity = 26;
+    let mut steps = Vec::new();
+    if let Some(labels) = &arguments.largest_component {
+        let labels = values("--largest-component", labels)?;
+        steps.push(Cleanup::LargestComponent { labels, connectivity });
+    }
+    if let Some(mm3) = arguments.minimum_size {
+        steps.push(Cleanup::MinimumSize { labels: None, connectivity, mm3 });
+    }
+    if let Some(labels) = &arguments.fill_holes {
+        steps.push(Cleanup::FillHoles { labels: values("--fill-holes", labels)? });
+    }
+    Ok(steps)
+}
+
+/// The parts of a model that find a label.
+fn parts_of(package: &Package, value: u32) -> impl DoubleEndedIterator<Item = usize> {
+    let finds = move |part: &usize| package.parts[*part].output.values().contains(&value);
+    (0..package.parts.len()).filter(|part| package.is_final(*part)).filter(finds)
+}
+
+/// The labels that have probabilities: the background has none where regions are found or several
+/// parts each have one of their own.
+fn with_probabilities(package: &Package) -> Vec<u32> {
+    let values = package.labels.iter().map(|label| label.value);
+    let has = |value: &u32| match parts_of(package, *value).count() {
+        0 => false,
+        parts => parts == 1 || *value != 0,
+    };
+    values.filter(has).collect()
+}
+
+/// Refuses labels that have no probabilities, come twice, or lie on different grids.
+fn check_probabilities(
+    arguments: &RunArguments,
+    package: &Package,
+    values: &[u32],
+) -> Result<(), Failure> {
+    let refused = |text: String| Err(Failure::new(Exit::Usage, text));
+    let known = with_probabilities(package);
+    if let Some(value) = values.iter().find(|value| !known.contains(value)) {
+        return refused(format!("--probability-labels: label {value} has none in this model"));
+    }
+    let twice = |(at, value): (usize, &u32)| values[..at].contains(value);
+    if let Some(value) = values.iter().enumerate().find(|each| twice(*each)).map(|each| each.1) {
+        return refused(format!("--probability-labels: label {value} is named twice"));
+    }
+    let last = |value: &u32| parts_of(package, *value).next_back();
+    if arguments.probability_grid == GridName::Network
+        && values.windows(2).any(|pair| last(&pair[0]) != last(&pair[1]))
+    {
+        return refused(
+            "--probability-grid network: the labels are found by several networks, each with a \
+             grid of its own; name those of one with --probability-labels"
+                .into(),
+        );
+    }
+    Ok(())
+}
+
+/// Bytes that writing a run's further outputs takes.
+pub fn writing_bytes(options: &RunOptions) -> u64 {
+    match options.probabilities.is_empty() {
+        true => 0,
+        false => GATHERED_BYTES as u64,
+    }
+}
+
+/// Refuses what takes more than the user allows; the limit is for images too.
+pub fn obey(memory: Option<u64>, needed_bytes: u64) -> Result<(), Failure> {
+    match memory {
+        Some(available_bytes) if needed_bytes > available_bytes => {
+            Err(Failure::of(Exit::Input)(Error::Memory {
+                what: "segmenting this volume, the image included,".into(),
+                needed_bytes,
+                available_bytes,
+            }))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The options that shape a run, for programs.
+pub fn json(arguments: &RunArguments) -> Value {
+    let name = |debug: String| debug.to_lowercase();
+    json!({
+        "device": name(format!("{:?}", arguments.device)),
+        "threads": arguments.threads,
+        "step": arguments.step,
+        "mirror": arguments.mirror,
+        "export": match arguments.export {
+            ExportName::Scores => "scores",
+            ExportName::Labels => "labels",
+            ExportName::NearestLabels => "nearest-labels",
+        },
+        "raw": arguments.raw,
+        "labels": (!arguments.labels.is_empty()).then_some(&arguments.labels),
+        "region": arguments.region.as_ref().map(|region| {
+            region.0.each_ref().map(|range| [range.start, range.end])
+        }),
+        "region_mask": arguments.region_mask,
+        "skip_air_below": arguments.skip_air,
+        "accumulators": arguments.sums.name(),
+        "largest_component": arguments.largest_component.as_ref().map(|labels| &labels.0),
+        "minimum_size_mm3": arguments.minimum_size,
+        "fill_holes": arguments.fill_holes.as_ref().map(|labels| &labels.0),
+        "memory_bytes": arguments.memory,
+    })
+}
+
+/// What is averaged where the tiles of each part overlap, for programs.
+pub fn blends(package: &Package) -> Vec<&'static str> {
+    let name = |blend: Blend| match blend {
+        Blend::Logits => "logits",
+        Blend::Softmax => "softmax",
+    };
+    package.parts.iter().map(|part| name(part.blend)).collect()
+}
+
+/// What memory an estimate names, what is outside the session included, the largest first.
+pub fn memory_parts(estimate: &Estimate, further: &[(&'static str, u64)]) -> Vec<MemoryPart> {
+    let mut parts = estimate.memory.clone();
+    parts.extend(further.iter().map(|(name, bytes)| MemoryPart::new(name, *bytes)));
+    parts.retain(|part| part.bytes > 0);
+    parts.sort_by_key(|part| std::cmp::Reverse(part.bytes));
+    parts
+}
