@@ -96,8 +96,7 @@ fn blended(
         for (number, at) in places(patch).enumerate() {
             let Some([a, b, c]) = inside(at) else { continue };
             let voxel = (a * volume.shape[1] + b) * volume.shape[2] + c;
-            let score =
-                |class: usize| f64::from(seen.scores[class * tile.len() + number]);
+            let score = |class: usize| f64::from(seen.scores[class * tile.len() + number]);
             let total: f64 = (0..CLASSES).map(|class| score(class).exp()).sum();
             weight_sums[voxel] += f64::from(window[number]);
             for (class, sums) in sums.iter_mut().enumerate() {
