@@ -12,7 +12,7 @@ use common::{Noise, SeededModel};
 use proptest::prelude::*;
 use recorder::Recorder;
 use serde_json::json;
-use voxtile::session::{LabelMap, Observer, Phase, Progress, Segmentation, Unobserved};
+use voxtile::session::{LabelMap, Observer, Phase, Progress, Region, Segmentation, Unobserved};
 use voxtile::volume::Generation;
 use voxtile::window::{tile_starts, weights};
 use voxtile::{Element, Error, Geometry, Model, RunOptions, Session, SessionOptions, VolumeView};
@@ -289,6 +289,59 @@ fn labels_to_keep_are_those_of_the_full_argmax() {
     let some = session.run(&volume, &options, &mut Unobserved).unwrap();
     for (&some, &all) in labels(&some).iter().zip(labels(&all)) {
         assert_eq!(some, if all == kept { kept } else { 0 });
+    }
+}
+
+/// Two bodies and much air between them, along each axis in turn.
+#[test]
+fn tiles_of_air_are_background_and_the_others_are_as_before() {
+    let session = session(&SeededModel::small([16; 3], 5), 2);
+    for axis in 0..3 {
+        let mut dims = [16; 3];
+        dims[axis] = 160;
+        let mut noise = Noise(7);
+        let values: Vec<f32> = (0..dims.iter().product::<usize>())
+            .map(|voxel| {
+                let at = [voxel % dims[0], voxel / dims[0] % dims[1], voxel / dims[0] / dims[1]];
+                let body = at[axis] < 30 || at[axis] >= 140;
+                if body { 100.0 * noise.next() } else { -1000.0 + noise.next() }
+            })
+            .collect();
+        let volume = dense(&values, dims, Geometry::axis_aligned([1.5; 3]));
+        let all = session.run(&volume, &RunOptions::default(), &mut Unobserved).unwrap();
+        let run = |below: f32, region: Option<Region>| {
+            let options =
+                RunOptions { skip_air_below: Some(below), region, ..RunOptions::default() };
+            let mut seen = Recorder::default();
+            let options = RunOptions { probabilities: vec![0, 1], ..options };
+            (session.run(&volume, &options, &mut seen).unwrap(), seen)
+        };
+        // Nothing is as low as this.
+        let (none, _) = run(-2000.0, None);
+        assert_eq!((none.report.skipped_tiles, &none.labels), (0, &all.labels));
+        let (some, seen) = run(-500.0, None);
+        assert!(some.report.skipped_tiles > 10, "{} tiles", some.report.skipped_tiles);
+        assert_eq!(some.report.passes + some.report.skipped_tiles, some.report.tiles);
+        let mut compared = 0;
+        for voxel in 0..values.len() {
+            let at = [voxel % dims[0], voxel / dims[0] % dims[1], voxel / dims[0] / dims[1]][axis];
+            // Tiles of 16 voxels, 8 apart: those that reach into the bodies run.
+            if (46..124).contains(&at) {
+                assert_eq!(labels(&some)[voxel], 0, "axis {axis}, {at}");
+                assert_eq!(seen.probabilities[voxel], 1.0);
+                assert_eq!(seen.probabilities[values.len() + voxel], 0.0);
+            } else if !(20..150).contains(&at) {
+                assert_eq!(labels(&some)[voxel], labels(&all)[voxel], "axis {axis}, {at}");
+                compared += usize::from(labels(&all)[voxel] != 0);
+            }
+        }
+        assert!(compared > 100, "{compared} voxels have labels");
+        // Air all around what is wanted.
+        let mut wanted = dims.map(|extent| 0..extent);
+        wanted[axis] = 60..100;
+        let (nothing, _) = run(-500.0, Some(Region::Box(wanted)));
+        assert_eq!(nothing.report.passes, 0);
+        assert!(labels(&nothing).iter().all(|&label| label == 0));
     }
 }
 

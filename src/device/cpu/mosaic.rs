@@ -135,6 +135,8 @@ pub(super) struct Mosaic {
     /// `[plane % (slab planes + 1)][shape1][shape2]`.
     pub(super) classes: Vec<u16>,
     pub(super) scratch: Vec<RowScratch>,
+    /// Whether any voxel had no class, for no tile was blended there.
+    pub(super) any_untouched: bool,
     /// Planes before this one have been cleared and may hold something.
     begun: usize,
 }
@@ -218,6 +220,7 @@ impl Mosaic {
             weight_sums: filled("mosaic", voxels, 0.0)?,
             classes: filled("mosaic", (job.slab_planes + 1) * plane, 0)?,
             scratch: (0..threads).map(row).collect::<Result<_>>()?,
+            any_untouched: false,
             begun: 0,
             job,
         })

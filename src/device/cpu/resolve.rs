@@ -87,7 +87,7 @@ impl Mosaic {
         kernels: &Kernels,
         pool: &Pool,
     ) -> Result<()> {
-        let finite = AtomicBool::new(true);
+        let (finite, untouched) = (AtomicBool::new(true), AtomicBool::new(false));
         // Planes that no tile touched may hold what was there before.
         self.clear_until(slab.planes.end);
         let sums = self.sums.shared();
@@ -120,6 +120,7 @@ impl Mosaic {
                 let shown = this.job.scores || !chosen.is_empty();
                 if !shown && weights.iter().all(|&weight| weight == 0.0) {
                     classes.fill(NONE);
+                    untouched.store(true, Ordering::Relaxed);
                     return;
                 }
                 let RowScratch { scores, sums: rounded, .. } = &mut *scratch.get().add(worker);
@@ -131,8 +132,10 @@ impl Mosaic {
                 if !scorer.classify(scores, classes) {
                     finite.store(false, Ordering::Relaxed);
                 }
-                let untouched = weights.iter().zip(classes).filter(|(weight, _)| **weight == 0.0);
-                untouched.for_each(|(_, class)| *class = NONE);
+                for (_, class) in weights.iter().zip(classes).filter(|(sum, _)| **sum == 0.0) {
+                    *class = NONE;
+                    untouched.store(true, Ordering::Relaxed);
+                }
                 if this.job.scores {
                     for class in 0..head.classes {
                         let to =
@@ -153,6 +156,7 @@ impl Mosaic {
                 }
             }
         });
+        self.any_untouched |= untouched.into_inner();
         if !finite.into_inner() {
             return Err(Error::format(
                 "the model",
@@ -163,6 +167,8 @@ impl Mosaic {
                 ),
             ));
         }
+        let this = &*self;
+        let scorer = Scorer { mosaic: this, head, kernels, sums };
         this.interpolate(slab, output, &scorer, pool, scratch)
     }
 
@@ -252,7 +258,7 @@ impl Mosaic {
                 };
                 for (number, (&x, &class)) in scratch.open.iter().zip(&*found).enumerate() {
                     let x = x as usize;
-                    let certain = cells.untouched(x);
+                    let certain = self.any_untouched.then(|| cells.untouched(x)).flatten();
                     classes[x] = certain.unwrap_or(class);
                     for (index, &wanted) in wanted.iter().enumerate() {
                         let background = self.job.decision == Decision::Highest && wanted == 0;

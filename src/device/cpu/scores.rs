@@ -136,24 +136,32 @@ pub(super) unsafe fn argmax_row<S: Simd>(row: &ArgmaxRow) -> bool {
                 best_class = S::where_greater(score, best, candidate, best_class);
                 best = S::where_greater(score, best, score, best);
             }
-            let mut values = [0.0; BLOCK];
+            let mut values = [f32::NEG_INFINITY; BLOCK];
             let mut indices = [0.0; BLOCK];
             S::store(values.as_mut_ptr(), best);
             S::store(indices.as_mut_ptr(), best_class);
-            let mut highest = values[0];
-            let mut class = indices[0];
-            for lane in 1..S::LANES {
-                let (value, index) = (values[lane], indices[lane]);
-                if value > highest || (value == highest && index < class) {
-                    highest = value;
-                    class = index;
-                }
+            let highest = folded(values, |a, b| if b > a { b } else { a });
+            for (index, value) in indices.iter_mut().zip(values) {
+                *index = if value == highest { *index } else { f32::INFINITY };
             }
             finite &= highest.is_finite();
-            *row.classes.add(voxel) = class as u16;
+            *row.classes.add(voxel) = folded(indices, |a, b| if b < a { b } else { a }) as u16;
         }
     }
     finite
+}
+
+/// Folds lanes in halves, which vectorises.
+#[inline(always)]
+fn folded(mut lanes: [f32; BLOCK], fold: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut half = BLOCK / 2;
+    while half > 0 {
+        for lane in 0..half {
+            lanes[lane] = fold(lanes[lane], lanes[lane + half]);
+        }
+        half /= 2;
+    }
+    lanes[0]
 }
 
 /// Turns each voxel's scores, `[voxel][padded classes]`, into probabilities.

@@ -14,6 +14,10 @@ use super::super::OutputFile;
 use super::geometry::{self, Written};
 use super::header::{HEADER_BYTES, SINGLE_FILE_OFFSET};
 
+/// A label map is a fifth larger than at gzip's default level, 6, and is written two to three
+/// times as fast.
+const LEVEL: u32 = 4;
+
 /// A dense label map, `[k][j][i]`.
 #[derive(Clone, Copy, Debug)]
 pub enum Labels<'a> {
@@ -82,8 +86,8 @@ pub fn write_labels(
     let path = output.path().to_owned();
     let failed = |source| Error::io(&path, source);
     if compressed {
-        let mut encoder =
-            GzEncoder::new(BufWriter::with_capacity(1 << 16, &mut output), Compression::default());
+        let file = BufWriter::with_capacity(1 << 16, &mut output);
+        let mut encoder = GzEncoder::new(file, Compression::new(LEVEL));
         write_all(&mut encoder, &header, labels, small).map_err(failed)?;
         encoder.finish().and_then(|mut file| file.flush()).map_err(failed)?;
     } else {
