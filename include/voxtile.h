@@ -138,6 +138,20 @@
 // voxtile_run_options.export_mode: the nearest voxel's label (nnU-Net v1's fastest mode).
 #define VOXTILE_EXPORT_NEAREST_LABELS 2
 
+// voxtile_run_options.accumulators: in single precision.
+#define VOXTILE_SUMS_F32 0
+
+// voxtile_run_options.accumulators: in half precision, as nnU-Net's own. Half the memory; labels
+// may differ where scores lie within about a thousandth of each other.
+#define VOXTILE_SUMS_F16 1
+
+// voxtile_run_options.probability_grid: the volume's; axes k, j, i.
+#define VOXTILE_GRID_VOLUME 0
+
+// voxtile_run_options.probability_grid: the network's, around the voxels that are not zero; axes
+// as the network's.
+#define VOXTILE_GRID_NETWORK 1
+
 // Weights and labels; opaque.
 typedef struct voxtile_model voxtile_model;
 
@@ -293,6 +307,29 @@ typedef struct voxtile_progress {
 // Follows a run, on the thread that called voxtile_run. Return non-zero to cancel.
 typedef int32_t (*voxtile_progress_fn)(void *user, const struct voxtile_progress *progress);
 
+// Probabilities of a box of voxels. Axes are those of the grid, the slowest first. The boxes of a
+// run cover the grid, each label's voxels once.
+typedef struct voxtile_probability_box {
+    // Size of this struct in the library.
+    uint32_t struct_size;
+    // Number of `label_values`.
+    uint32_t label_count;
+    // Some or all of voxtile_output.probability_values. Valid for the call.
+    const uint32_t *label_values;
+    // Voxels of the whole grid. In a model of several networks each has its own
+    // VOXTILE_GRID_NETWORK.
+    int64_t grid[3];
+    // First voxel of the box.
+    int64_t start[3];
+    // Voxels of the box.
+    int64_t size[3];
+    // [label_count][size[0]][size[1]][size[2]], dense, in [0, 1]. Valid for the call.
+    const float *values;
+} voxtile_probability_box;
+
+// Takes probabilities, on the thread that called voxtile_run. Return non-zero to cancel.
+typedef int32_t (*voxtile_probability_fn)(void *user, const struct voxtile_probability_box *found);
+
 // What a run is asked to do.
 typedef struct voxtile_run_options {
     // sizeof(voxtile_run_options)
@@ -313,6 +350,33 @@ typedef struct voxtile_run_options {
     uint32_t export_mode;
     // 0 = apply the model's postprocessing; 1 = leave it out.
     uint32_t raw;
+    // First voxel of the wanted box along i, j, k. Labels inside it are those of a run on the whole
+    // volume, outside it 0, and only tiles that can touch it are run. Probabilities are handed over
+    // for the whole grid, but mean something inside it only.
+    int64_t region_start[3];
+    // Voxels of the wanted box along i, j, k. Start and size all 0 = the whole volume.
+    int64_t region_size[3];
+    // The wanted voxels are those that are not 0 here: [k][j][i], dense, a byte for each voxel of
+    // the volume. NULL = none given. Box or mask, not both. Copied, which counts as memory of the
+    // run.
+    const uint8_t *region_mask;
+    // 0 = run all tiles; 1 = leave out those that lie wholly below `skip_air_below`, which changes
+    // labels near them; what no other tile covers is background.
+    uint32_t skip_air;
+    // In the volume's units after slope and intercept (HU in a CT), of its first channel. Must be
+    // 0 if `skip_air` is.
+    float skip_air_below;
+    // How overlapping tiles are added up: VOXTILE_SUMS_F32 ...
+    uint32_t accumulators;
+    // Grid of probabilities: VOXTILE_GRID_VOLUME ...; the network's only with `probability`, and
+    // voxtile_output.probabilities NULL.
+    uint32_t probability_grid;
+    // Takes the probabilities of voxtile_output.probability_values as they become final; the
+    // output's own buffer may then be NULL, and the run needs no memory for all of them. May be
+    // NULL.
+    voxtile_probability_fn probability;
+    // Passed to `probability`.
+    void *probability_user;
 } voxtile_run_options;
 
 // What a run will need, at most.
@@ -328,6 +392,16 @@ typedef struct voxtile_estimate {
     // Bytes that session and run hold together at the peak, beyond the caller's buffers and the
     // model; a run never exceeds them.
     uint64_t host_bytes;
+    // The smallest session budget that this run would do with.
+    uint64_t least_host_bytes;
+    // Planes that become labels at a time, at most, within the session's budget.
+    uint32_t slab_planes;
+    // 1 if the prepared volume is kept whole for the next network of the model.
+    uint32_t prepared_kept;
+    // What `host_bytes` are for: indices of voxtile_run_memory.
+    uint32_t memory_parts;
+    // 0
+    uint32_t reserved_too;
 } voxtile_estimate;
 
 // The caller's buffers, dense on the input's own grid, [k][j][i].
@@ -346,11 +420,23 @@ typedef struct voxtile_output {
     uint32_t probability_count;
     // Label values whose probabilities are wanted.
     const uint32_t *probability_values;
-    // [count][k][j][i]
+    // [count][k][j][i]. May be NULL if voxtile_run_options.probability takes them.
     void *probabilities;
     // Bytes of `probabilities`.
     size_t probabilities_size;
 } voxtile_output;
+
+// A part of a run's memory.
+typedef struct voxtile_memory_part {
+    // sizeof(voxtile_memory_part)
+    uint32_t struct_size;
+    // 0
+    uint32_t reserved;
+    // Its size.
+    uint64_t bytes;
+    // "label map"
+    char name[64];
+} voxtile_memory_part;
 
 #ifdef __cplusplus
 extern "C" {
@@ -426,9 +512,10 @@ VOXTILE_API void voxtile_session_release(struct voxtile_session *session);
 // thread while voxtile_run is running; NULL is fine.
 VOXTILE_API void voxtile_session_cancel(const struct voxtile_session *session);
 
-// Says what voxtile_run on `volume` with `options` would need, at most; reads no voxel, so
-// `volume->data` must be valid but may hold anything. `options` may be NULL for the defaults. Set
-// `out->struct_size` first. Probabilities are not counted.
+// Says what voxtile_run on `volume` with `options` would need for labels alone, at most; reads no
+// voxel, so `volume->data` must be valid but may hold anything, as may a mask. `options` may be
+// NULL for the defaults. Set `out->struct_size` first. Probabilities are not counted;
+// voxtile_run_estimate_output counts them.
 VOXTILE_API
 VOXTILE_CHECK
 voxtile_status voxtile_run_estimate(const struct voxtile_session *session,
@@ -436,6 +523,44 @@ voxtile_status voxtile_run_estimate(const struct voxtile_session *session,
                                     const struct voxtile_run_options *options,
                                     struct voxtile_estimate *out,
                                     struct voxtile_error *error);
+
+// As voxtile_run_estimate, for a run that fills `output`, with the probabilities it asks for. The
+// buffers are not looked at, so that `labels` and `probabilities` may be NULL; with a function in
+// run_options.probability, a NULL `probabilities` says that it alone takes them. `output` may be
+// NULL: labels alone.
+VOXTILE_API
+VOXTILE_CHECK
+voxtile_status voxtile_run_estimate_output(const struct voxtile_session *session,
+                                           const struct voxtile_volume *volume,
+                                           const struct voxtile_run_options *options,
+                                           const struct voxtile_output *output,
+                                           struct voxtile_estimate *out,
+                                           struct voxtile_error *error);
+
+// Describes part `index` of the memory that voxtile_run_estimate_output says, counted from 0, the
+// largest first; voxtile_estimate.memory_parts says how many there are. They add up to
+// voxtile_estimate.host_bytes. Set `out->struct_size` first.
+VOXTILE_API
+VOXTILE_CHECK
+voxtile_status voxtile_run_memory(const struct voxtile_session *session,
+                                  const struct voxtile_volume *volume,
+                                  const struct voxtile_run_options *options,
+                                  const struct voxtile_output *output,
+                                  uint32_t index,
+                                  struct voxtile_memory_part *out,
+                                  struct voxtile_error *error);
+
+// Says how many seconds the network passes of voxtile_run on `volume` with `options` would take,
+// tiles that `options` leave out included. The first call of a session measures, about a second
+// for each network of the model; later ones are quick. What surrounds the network usually takes
+// less than a tenth. VOXTILE_E_BUSY during a run.
+VOXTILE_API
+VOXTILE_CHECK
+voxtile_status voxtile_run_seconds(const struct voxtile_session *session,
+                                   const struct voxtile_volume *volume,
+                                   const struct voxtile_run_options *options,
+                                   double *out,
+                                   struct voxtile_error *error);
 
 // Segments `volume` into the caller's buffers, which are written only on VOXTILE_OK. `options`
 // may be NULL for the defaults.

@@ -5,8 +5,8 @@
 //   auto volume = voxtile::make<voxtile_volume>();   // fill in data, dtype, dims, spacing
 //   std::vector<uint8_t> labels = session.segment(volume);
 //
-// Failures are thrown as voxtile::Error. An exception thrown by a progress function cancels the
-// run and is rethrown from it. Threads: as voxtile.h says of the handles inside.
+// Failures are thrown as voxtile::Error. An exception thrown by a function that follows a run cancels
+// the run and is rethrown from it. Threads: as voxtile.h says of the handles inside.
 #pragma once
 
 #include "voxtile.h"
@@ -59,6 +59,12 @@ struct Label {
     std::string code; ///< "SCT:10200004", or empty
 };
 
+/// What some of a run's memory is for.
+struct MemoryPart {
+    std::string name;
+    uint64_t bytes;
+};
+
 /// Weights and labels. Copies share them.
 class Model {
 public:
@@ -107,6 +113,8 @@ class Session {
 public:
     /// Returns true to go on, false to cancel.
     using Progress = std::function<bool(const voxtile_progress &)>;
+    /// Returns true to go on, false to cancel.
+    using Probabilities = std::function<bool(const voxtile_probability_box &)>;
 
     explicit Session(const Model &model,
                      const voxtile_session_options &options = make<voxtile_session_options>()) {
@@ -117,24 +125,65 @@ public:
         session_.reset(raw);
     }
 
+    /// What a run for labels alone would need, at most.
     voxtile_estimate estimate(
         const voxtile_volume &volume,
         const voxtile_run_options &options = make<voxtile_run_options>()) const {
+        return estimate(volume, make<voxtile_output>(), options);
+    }
+
+    /// What a run that fills `output` would need, at most; its buffers may be null. For a run
+    /// whose `Probabilities` function alone takes them, set options.probability to any function.
+    voxtile_estimate estimate(
+        const voxtile_volume &volume, const voxtile_output &output,
+        const voxtile_run_options &options = make<voxtile_run_options>()) const {
         auto estimate = make<voxtile_estimate>();
         detail::check([&](voxtile_error *e) {
-            return voxtile_run_estimate(session_.get(), &volume, &options, &estimate, e);
+            return voxtile_run_estimate_output(session_.get(), &volume, &options, &output,
+                                               &estimate, e);
         });
         return estimate;
     }
 
-    /// Fills the caller's buffers.
+    /// What the estimate's memory is for, the largest first.
+    std::vector<MemoryPart> memory(
+        const voxtile_volume &volume, const voxtile_output &output = make<voxtile_output>(),
+        const voxtile_run_options &options = make<voxtile_run_options>()) const {
+        std::vector<MemoryPart> parts(estimate(volume, output, options).memory_parts);
+        for (uint32_t index = 0; index < parts.size(); ++index) {
+            auto part = make<voxtile_memory_part>();
+            detail::check([&](voxtile_error *e) {
+                return voxtile_run_memory(session_.get(), &volume, &options, &output, index, &part,
+                                          e);
+            });
+            parts[index] = {part.name, part.bytes};
+        }
+        return parts;
+    }
+
+    /// Seconds that a run's network passes would take; the first call measures.
+    double seconds(const voxtile_volume &volume,
+                   const voxtile_run_options &options = make<voxtile_run_options>()) const {
+        double seconds = 0;
+        detail::check([&](voxtile_error *e) {
+            return voxtile_run_seconds(session_.get(), &volume, &options, &seconds, e);
+        });
+        return seconds;
+    }
+
+    /// Fills the caller's buffers. `probabilities` takes those that `output` names, as they become
+    /// final; the output's own buffer for them may then be null.
     void run(const voxtile_volume &volume, const voxtile_output &output,
              voxtile_run_options options = make<voxtile_run_options>(),
-             const Progress &progress = {}) {
-        Follower follower{progress, nullptr};
+             const Progress &progress = {}, const Probabilities &probabilities = {}) {
+        Follower follower{&progress, &probabilities, nullptr};
         if (progress) {
-            options.progress = follow;
+            options.progress = follow<voxtile_progress, &Follower::progress>;
             options.progress_user = &follower;
+        }
+        if (probabilities) {
+            options.probability = follow<voxtile_probability_box, &Follower::probabilities>;
+            options.probability_user = &follower;
         }
         voxtile_error error{};
         const voxtile_status status =
@@ -166,15 +215,17 @@ public:
 
 private:
     struct Follower {
-        const Progress &progress;
+        const Progress *progress;
+        const Probabilities *probabilities;
         std::exception_ptr thrown;
     };
 
     // No exception may cross the C library: it is kept, and the run cancelled.
-    static int32_t follow(void *user, const voxtile_progress *progress) noexcept {
+    template <class Told, auto Function>
+    static int32_t follow(void *user, const Told *told) noexcept {
         auto &follower = *static_cast<Follower *>(user);
         try {
-            return follower.progress(*progress) ? 0 : 1;
+            return (*(follower.*Function))(*told) ? 0 : 1;
         } catch (...) {
             follower.thrown = std::current_exception();
             return 1;

@@ -2,12 +2,17 @@
 //! items is written for readers of C.
 #![allow(non_camel_case_types)]
 
+mod estimate;
 mod guard;
 mod handles;
+mod options;
+mod output;
 mod run;
 mod staged;
 mod types;
+mod volume;
 
+pub use estimate::*;
 pub use handles::*;
 pub use run::*;
 pub use types::*;

@@ -237,6 +237,44 @@ pub const VOXTILE_EXPORT_LABELS: u32 = 1;
 /// voxtile_run_options.export_mode: the nearest voxel's label (nnU-Net v1's fastest mode).
 pub const VOXTILE_EXPORT_NEAREST_LABELS: u32 = 2;
 
+/// voxtile_run_options.accumulators: in single precision.
+pub const VOXTILE_SUMS_F32: u32 = 0;
+/// voxtile_run_options.accumulators: in half precision, as nnU-Net's own. Half the memory; labels
+/// may differ where scores lie within about a thousandth of each other.
+pub const VOXTILE_SUMS_F16: u32 = 1;
+
+/// voxtile_run_options.probability_grid: the volume's; axes k, j, i.
+pub const VOXTILE_GRID_VOLUME: u32 = 0;
+/// voxtile_run_options.probability_grid: the network's, around the voxels that are not zero; axes
+/// as the network's.
+pub const VOXTILE_GRID_NETWORK: u32 = 1;
+
+/// Probabilities of a box of voxels. Axes are those of the grid, the slowest first. The boxes of a
+/// run cover the grid, each label's voxels once.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct voxtile_probability_box {
+    /// Size of this struct in the library.
+    pub struct_size: u32,
+    /// Number of `label_values`.
+    pub label_count: u32,
+    /// Some or all of voxtile_output.probability_values. Valid for the call.
+    pub label_values: *const u32,
+    /// Voxels of the whole grid. In a model of several networks each has its own
+    /// VOXTILE_GRID_NETWORK.
+    pub grid: [i64; 3],
+    /// First voxel of the box.
+    pub start: [i64; 3],
+    /// Voxels of the box.
+    pub size: [i64; 3],
+    /// [label_count][size[0]][size[1]][size[2]], dense, in [0, 1]. Valid for the call.
+    pub values: *const f32,
+}
+
+/// Takes probabilities, on the thread that called voxtile_run. Return non-zero to cancel.
+pub type voxtile_probability_fn =
+    Option<unsafe extern "C" fn(user: *mut c_void, found: *const voxtile_probability_box) -> i32>;
+
 /// What a run is asked to do.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -259,6 +297,33 @@ pub struct voxtile_run_options {
     pub export_mode: u32,
     /// 0 = apply the model's postprocessing; 1 = leave it out.
     pub raw: u32,
+    /// First voxel of the wanted box along i, j, k. Labels inside it are those of a run on the whole
+    /// volume, outside it 0, and only tiles that can touch it are run. Probabilities are handed over
+    /// for the whole grid, but mean something inside it only.
+    pub region_start: [i64; 3],
+    /// Voxels of the wanted box along i, j, k. Start and size all 0 = the whole volume.
+    pub region_size: [i64; 3],
+    /// The wanted voxels are those that are not 0 here: [k][j][i], dense, a byte for each voxel of
+    /// the volume. NULL = none given. Box or mask, not both. Copied, which counts as memory of the
+    /// run.
+    pub region_mask: *const u8,
+    /// 0 = run all tiles; 1 = leave out those that lie wholly below `skip_air_below`, which changes
+    /// labels near them; what no other tile covers is background.
+    pub skip_air: u32,
+    /// In the volume's units after slope and intercept (HU in a CT), of its first channel. Must be
+    /// 0 if `skip_air` is.
+    pub skip_air_below: f32,
+    /// How overlapping tiles are added up: VOXTILE_SUMS_F32 ...
+    pub accumulators: u32,
+    /// Grid of probabilities: VOXTILE_GRID_VOLUME ...; the network's only with `probability`, and
+    /// voxtile_output.probabilities NULL.
+    pub probability_grid: u32,
+    /// Takes the probabilities of voxtile_output.probability_values as they become final; the
+    /// output's own buffer may then be NULL, and the run needs no memory for all of them. May be
+    /// NULL.
+    pub probability: voxtile_probability_fn,
+    /// Passed to `probability`.
+    pub probability_user: *mut c_void,
 }
 
 /// The caller's buffers, dense on the input's own grid, [k][j][i].
@@ -279,7 +344,7 @@ pub struct voxtile_output {
     pub probability_count: u32,
     /// Label values whose probabilities are wanted.
     pub probability_values: *const u32,
-    /// [count][k][j][i]
+    /// [count][k][j][i]. May be NULL if voxtile_run_options.probability takes them.
     pub probabilities: *mut c_void,
     /// Bytes of `probabilities`.
     pub probabilities_size: usize,
@@ -300,4 +365,28 @@ pub struct voxtile_estimate {
     /// Bytes that session and run hold together at the peak, beyond the caller's buffers and the
     /// model; a run never exceeds them.
     pub host_bytes: u64,
+    /// The smallest session budget that this run would do with.
+    pub least_host_bytes: u64,
+    /// Planes that become labels at a time, at most, within the session's budget.
+    pub slab_planes: u32,
+    /// 1 if the prepared volume is kept whole for the next network of the model.
+    pub prepared_kept: u32,
+    /// What `host_bytes` are for: indices of voxtile_run_memory.
+    pub memory_parts: u32,
+    /// 0
+    pub reserved_too: u32,
+}
+
+/// A part of a run's memory.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct voxtile_memory_part {
+    /// sizeof(voxtile_memory_part)
+    pub struct_size: u32,
+    /// 0
+    pub reserved: u32,
+    /// Its size.
+    pub bytes: u64,
+    /// "label map"
+    pub name: [c_char; 64],
 }

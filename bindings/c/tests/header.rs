@@ -14,6 +14,7 @@ fn generated() -> String {
         .with_config(config)
         .with_src(folder.join("src/types.rs"))
         .with_src(folder.join("src/handles.rs"))
+        .with_src(folder.join("src/estimate.rs"))
         .with_src(folder.join("src/run.rs"))
         .generate()
         .unwrap()

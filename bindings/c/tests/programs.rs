@@ -85,23 +85,38 @@ fn small_model(folder: &Path) -> PathBuf {
     path
 }
 
-#[test]
-fn a_careless_caller_gets_errors_only() {
+/// Compiles a program of checks and runs it, the first time under valgrind as well.
+fn checks(name: &str, compilers: &[(&str, &[&str])], arguments: &[&str]) {
     let folder = tempfile::tempdir().unwrap();
     let model = small_model(folder.path());
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/c/abi.c");
-    for (compiler, flags) in [("cc", C), ("c++", C_AS_CPP)] {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/c").join(name);
+    for (time, (compiler, flags)) in compilers.iter().enumerate() {
         if !has(compiler) {
             continue;
         }
-        let program = folder.path().join("abi");
+        let program = folder.path().join("checks");
         compile(compiler, flags, &source, &program);
-        let text = run(Command::new(&program).arg(&model).arg(layout()));
+        let text = run(Command::new(&program).arg(&model).args(arguments));
         assert!(text.contains("all checks passed"), "{text}");
-        if compiler == "cc" && has("valgrind") {
-            run(valgrind(&program).arg(&model).arg(layout()));
+        if time == 0 && has("valgrind") {
+            run(valgrind(&program).arg(&model).args(arguments));
         }
     }
+}
+
+#[test]
+fn a_careless_caller_gets_errors_only() {
+    checks("abi.c", &[("cc", C), ("c++", C_AS_CPP)], &[&layout()]);
+}
+
+#[test]
+fn every_option_does_what_the_header_says() {
+    checks("options.c", &[("cc", C), ("c++", C_AS_CPP)], &[]);
+}
+
+#[test]
+fn the_wrapper_adds_nothing_but_comfort() {
+    checks("wrapper.cpp", &[("c++", CPP)], &[]);
 }
 
 #[path = "../src/types.rs"]
@@ -122,6 +137,8 @@ fn layout() -> String {
         size_of::<voxtile_run_options>(),
         size_of::<voxtile_output>(),
         size_of::<voxtile_estimate>(),
+        size_of::<voxtile_probability_box>(),
+        size_of::<voxtile_memory_part>(),
     ];
     sizes.map(|size| size.to_string()).join(",")
 }

@@ -1,92 +1,27 @@
 /* Uses every function of voxtile.h as a careless caller would. argv: MODEL.safetensors LAYOUT,
  * where LAYOUT is what the library's own compiler says of the structs. */
-#include "voxtile.h"
+#include "check.h"
 
-#include <math.h>
 #include <pthread.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-static int failures = 0;
-
-#define CHECK(condition)                                                     \
-    do {                                                                     \
-        if (!(condition)) {                                                  \
-            printf("%s:%d: %s\n", __FILE__, __LINE__, #condition);           \
-            ++failures;                                                      \
-        }                                                                    \
-    } while (0)
-
-/* The call gives `status`, and a failure's message holds `text`. */
-#define EXPECT(status_expected, call, text)                                  \
-    do {                                                                     \
-        voxtile_status found_;                                               \
-        memset(&error, 0x55, sizeof error);                                  \
-        found_ = (call);                                                     \
-        if (found_ != (status_expected)                                      \
-            || (found_ != VOXTILE_OK                                         \
-                && (error.status != found_ || strstr(error.message, (text)) == NULL))) { \
-            printf("%s:%d: %s: %s, \"%.500s\"\n", __FILE__, __LINE__, #call, \
-                   voxtile_status_name(found_),                              \
-                   found_ == VOXTILE_OK ? "" : error.message);               \
-            ++failures;                                                      \
-        }                                                                    \
-    } while (0)
-
-enum { I = 12, J = 10, K = 9, VOXELS = I * J * K };
-
-static int16_t image[VOXELS];
-static unsigned char labels[VOXELS], reference[VOXELS];
-static voxtile_error error;
-
-static voxtile_volume good_volume(void)
-{
-    voxtile_volume v;
-    memset(&v, 0, sizeof v);
-    v.struct_size = sizeof v;
-    v.dtype = VOXTILE_I16;
-    v.data = image;
-    v.dims[0] = I;
-    v.dims[1] = J;
-    v.dims[2] = K;
-    v.spacing[0] = v.spacing[1] = v.spacing[2] = 1.5;
-    return v;
-}
-
-static voxtile_output good_output(void)
-{
-    voxtile_output o;
-    memset(&o, 0, sizeof o);
-    o.struct_size = sizeof o;
-    o.labels_dtype = VOXTILE_U8;
-    o.labels = labels;
-    o.labels_size = sizeof labels;
-    return o;
-}
-
-static voxtile_run_options good_options(void)
-{
-    voxtile_run_options o;
-    memset(&o, 0, sizeof o);
-    o.struct_size = sizeof o;
-    return o;
-}
 
 static void layout(const char *expected)
 {
     char found[512];
-    snprintf(found, sizeof found, "%u,%u,%u,%u,%u,%u,%u,%u,%u,%u", (unsigned)sizeof(voxtile_error),
+    snprintf(found, sizeof found, "%u,%u,%u,%u,%u,%u,%u,%u,%u,%u,%u,%u", (unsigned)sizeof(voxtile_error),
              (unsigned)sizeof(voxtile_device), (unsigned)sizeof(voxtile_model_info),
              (unsigned)sizeof(voxtile_label), (unsigned)sizeof(voxtile_session_options),
              (unsigned)sizeof(voxtile_volume), (unsigned)sizeof(voxtile_progress),
              (unsigned)sizeof(voxtile_run_options), (unsigned)sizeof(voxtile_output),
-             (unsigned)sizeof(voxtile_estimate));
+             (unsigned)sizeof(voxtile_estimate), (unsigned)sizeof(voxtile_probability_box),
+             (unsigned)sizeof(voxtile_memory_part));
     if (strcmp(found, expected) != 0) {
         printf("layout: C has %s, the library %s\n", found, expected);
         ++failures;
     }
     CHECK(offsetof(voxtile_volume, direction) == 128);
+    CHECK(offsetof(voxtile_run_options, region_start) == 48);
+    CHECK(offsetof(voxtile_run_options, probability_user) + sizeof(void *)
+          == sizeof(voxtile_run_options));
     CHECK(offsetof(voxtile_output, probabilities_size) + sizeof(size_t) == sizeof(voxtile_output));
     CHECK(voxtile_version()
           == (VOXTILE_VERSION_MAJOR << 16 | VOXTILE_VERSION_MINOR << 8 | VOXTILE_VERSION_PATCH));
@@ -404,12 +339,11 @@ int main(int argc, char **argv)
     voxtile_estimate estimate;
     voxtile_volume v;
     voxtile_output out = good_output();
-    int voxel, messages = 0;
+    int messages = 0;
 
     if (argc != 3)
         return 2;
-    for (voxel = 0; voxel < VOXELS; ++voxel)
-        image[voxel] = (int16_t)((voxel * 7919) % 2000 - 900);
+    fill_image();
     layout(argv[2]);
     devices();
     model = models(argv[1]);
@@ -441,11 +375,11 @@ int main(int argc, char **argv)
     EXPECT(VOXTILE_OK, voxtile_run_estimate(session, &v, NULL, &estimate, &error), "");
     CHECK(estimate.tiles == 8 && estimate.passes == 8 && estimate.host_bytes > 10000);
 
-    setup.host_budget = estimate.host_bytes - 1;
+    setup.host_budget = estimate.least_host_bytes - 1;
     EXPECT(VOXTILE_OK, voxtile_session_create(model, &setup, &small, &error), "");
     EXPECT(VOXTILE_E_MEMORY, voxtile_run(small, &v, NULL, &out, &error), "bytes");
     voxtile_session_release(small);
-    setup.host_budget = estimate.host_bytes;
+    setup.host_budget = estimate.least_host_bytes;
     EXPECT(VOXTILE_OK, voxtile_session_create(model, &setup, &small, &error), "");
     EXPECT(VOXTILE_OK, voxtile_run(small, &v, NULL, &out, &error), "");
     voxtile_session_release(small);

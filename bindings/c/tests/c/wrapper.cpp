@@ -1,0 +1,96 @@
+// Uses what voxtile.hpp adds to the examples. argv: MODEL.safetensors of 4 labels.
+#include "voxtile.hpp"
+
+#include <cstdio>
+
+namespace {
+
+int failures = 0;
+
+void check(bool condition, int line) {
+    if (condition) return;
+    std::printf("line %d\n", line);
+    ++failures;
+}
+#define CHECK(condition) check((condition), __LINE__)
+
+} // namespace
+
+int main(int argc, char **argv)
+try {
+    if (argc != 2) return 2;
+    constexpr int64_t side = 10;
+    std::vector<int16_t> image(side * side * side);
+    for (size_t voxel = 0; voxel < image.size(); ++voxel)
+        image[voxel] = int16_t(voxel * 7919 % 2000 - 900);
+    auto volume = voxtile::make<voxtile_volume>();
+    volume.dtype = VOXTILE_I16;
+    volume.data = image.data();
+    for (int axis = 0; axis < 3; ++axis) {
+        volume.dims[axis] = side;
+        volume.spacing[axis] = 1.5;
+    }
+    voxtile::Session session{voxtile::Model(argv[1])};
+    const auto whole = session.segment(volume);
+
+    // a box
+    auto options = voxtile::make<voxtile_run_options>();
+    for (int axis = 0; axis < 3; ++axis) {
+        options.region_start[axis] = 3;
+        options.region_size[axis] = 4;
+    }
+    const auto part = session.segment(volume, options);
+    for (int64_t voxel = 0; voxel < int64_t(part.size()); ++voxel) {
+        bool inside = true;
+        for (const int64_t at : {voxel % side, voxel / side % side, voxel / side / side})
+            inside = inside && at >= 3 && at < 7;
+        CHECK(part[size_t(voxel)] == (inside ? whole[size_t(voxel)] : 0));
+    }
+
+    // probabilities by function: counted, cancelled, thrown through
+    const uint32_t wanted[2] = {1, 2};
+    auto output = voxtile::make<voxtile_output>();
+    output.probability_count = 2;
+    output.probability_values = wanted;
+    int64_t values = 0;
+    session.run(volume, output, voxtile::make<voxtile_run_options>(), {},
+                [&](const voxtile_probability_box &box) {
+                    CHECK(box.label_count == 2 && box.label_values[1] == 2);
+                    values += box.label_count * box.size[0] * box.size[1] * box.size[2];
+                    return true;
+                });
+    CHECK(values == 2 * int64_t(image.size()));
+    try {
+        session.run(volume, output, voxtile::make<voxtile_run_options>(), {},
+                    [](const voxtile_probability_box &) { return false; });
+        CHECK(false);
+    } catch (const voxtile::Error &error) {
+        CHECK(error.status == VOXTILE_CANCELLED);
+    }
+    try {
+        session.run(volume, output, voxtile::make<voxtile_run_options>(), {},
+                    [](const voxtile_probability_box &) -> bool { throw 42; });
+        CHECK(false);
+    } catch (int thrown) {
+        CHECK(thrown == 42);
+    }
+
+    // what it needs
+    output.probability_dtype = VOXTILE_F32;
+    const auto plain = session.estimate(volume), more = session.estimate(volume, output);
+    CHECK(more.host_bytes >= plain.host_bytes + 8 * image.size());
+    CHECK(plain.least_host_bytes <= plain.host_bytes);
+    uint64_t sum = 0;
+    for (const auto &item : session.memory(volume, output)) {
+        CHECK(!item.name.empty());
+        sum += item.bytes;
+    }
+    CHECK(sum == more.host_bytes);
+    CHECK(session.seconds(volume) > 0);
+
+    if (failures == 0) std::puts("wrapper: all checks passed");
+    return failures != 0;
+} catch (const std::exception &error) {
+    std::printf("wrapper: %s\n", error.what());
+    return 1;
+}
