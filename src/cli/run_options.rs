@@ -82,13 +82,15 @@ fn label_value(text: &str, option: &str, package: &Package, model: &Path) -> Res
     let mut labels = package.labels.iter();
     let named = labels.clone().find(|label| label.name == text);
     let found = named.or_else(|| labels.find(|label| text.parse() == Ok(label.value)));
-    found.map(|label| label.value).ok_or_else(|| {
-        let model = model.display();
-        Failure::new(
-            Exit::Usage,
-            format!("{option}: {model} has no label `{text}`; `voxtile info {model}` lists them"),
-        )
-    })
+    found.map(|label| label.value).ok_or_else(|| no_label(text, option, model))
+}
+
+fn no_label(text: &str, option: &str, model: &Path) -> Failure {
+    let model = model.display();
+    Failure::new(
+        Exit::Usage,
+        format!("{option}: {model} has no label `{text}`; `voxtile info {model}` lists them"),
+    )
 }
 
 /// What is to be done to the labels, small parts first: what they leave behind inside another
@@ -101,11 +103,8 @@ fn cleanup(
     let values = |option: &str, labels: &Labels| -> Result<Option<Vec<u32>>, Failure> {
         let value = |name: &String| label_value(name, option, package, model);
         let values: Vec<u32> = labels.0.iter().map(value).collect::<Result<_, _>>()?;
-        if values.contains(&0) {
-            return Err(Failure::new(
-                Exit::Usage,
-                format!("{option}: the background has no components"),
-            ));
+        if let Some(at) = values.iter().position(|&value| value == 0) {
+            return Err(no_label(&labels.0[at], option, model)); // the background
         }
         Ok((!values.is_empty()).then_some(values))
     };
