@@ -220,3 +220,84 @@ fn pipes_are_refused() {
     assert!(fails(folder, &["info", "/dev/zero"], 4).contains(pipe));
     assert!(fails(folder, &["convert", "pipe", "-o", "x.safetensors"], 3).contains(pipe));
 }
+
+#[test]
+fn parts_without_names_keep_their_structures_apart() {
+    let folder = tempfile::tempdir().unwrap();
+    let sources = ["trainings_v1/generic_unet", "trainings_v1/stunet"].map(fixture);
+    let [first, second] = sources.each_ref().map(|path| path.to_str().unwrap());
+    let classes =
+        |model: &str| info(folder.path(), model)["package"]["labels"].as_array().unwrap().len();
+    prints(folder.path(), &["convert", first, "-o", "first.safetensors"]);
+    prints(folder.path(), &["convert", second, "-o", "second.safetensors"]);
+    prints(folder.path(), &["convert", first, second, "-o", "both.safetensors"]);
+    // One background is enough for both.
+    let apart = classes("first.safetensors") + classes("second.safetensors") - 1;
+    assert_eq!(classes("both.safetensors"), apart);
+    // A name is that of one structure of the whole.
+    let last = (apart - 1).to_string();
+    let table = format!("{{\"1\": \"liver\", \"{last}\": \"spleen\"}}");
+    fs::write(folder.path().join("labels.json"), table).unwrap();
+    let named = ["convert", first, second, "--labels", "labels.json", "-o", "named.safetensors"];
+    prints(folder.path(), &named);
+    let labels = info(folder.path(), "named.safetensors")["package"]["labels"].clone();
+    let named = |name: &str| -> Vec<u64> {
+        let labels = labels.as_array().unwrap().iter().filter(|label| label["name"] == name);
+        labels.map(|label| label["value"].as_u64().unwrap()).collect()
+    };
+    assert_eq!(named("liver"), [1]);
+    assert_eq!(named("spleen"), [apart as u64 - 1]);
+    assert_eq!(labels.as_array().unwrap().len(), apart);
+}
+
+#[test]
+fn folds_and_files_that_are_named_twice_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = fixture("trainings/two_folds");
+    let source = source.to_str().unwrap();
+    let twice = ["convert", source, "--folds", "0,0", "-o", "model.safetensors"];
+    assert!(fails(folder.path(), &twice, 2).contains("fold 0 is named twice"));
+    fs::write(folder.path().join("own.pth"), "weights").unwrap();
+    let own = ["convert", "own.pth", "-o", "own.pth"];
+    assert!(fails(folder.path(), &own, 2).contains("is also a source"));
+    assert_eq!(fs::read(folder.path().join("own.pth")).unwrap(), b"weights");
+}
+
+/// STU-Net publishes a `.model` and its `.model.pkl`, in no folder of a fold.
+#[test]
+fn pairs_are_found_in_folders_and_zips() {
+    let folder = tempfile::tempdir().unwrap();
+    let training = fixture("trainings_v1/stunet");
+    let mut pair = None;
+    let mut folders = vec![training];
+    while let Some(next) = folders.pop() {
+        for entry in fs::read_dir(next).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|ending| ending == "model") {
+                pair = Some(path);
+            }
+        }
+    }
+    let pair = pair.unwrap();
+    let release = folder.path().join("release");
+    fs::create_dir(&release).unwrap();
+    for name in ["small", "small_ep4k"] {
+        fs::copy(&pair, release.join(format!("{name}.model"))).unwrap();
+        let pkl = pair.with_extension("model.pkl");
+        fs::copy(pkl, release.join(format!("{name}.model.pkl"))).unwrap();
+    }
+    zip_of(&release, &folder.path().join("release.zip"));
+    let text = fails(folder.path(), &["convert", "release.zip", "-o", "m.safetensors"], 2);
+    assert!(text.contains("small, small_ep4k") || text.contains("small_ep4k, small"), "{text}");
+    let direct = ["convert", "release/small.model", "-o", "direct.safetensors"];
+    prints(folder.path(), &direct);
+    let parameters = info(folder.path(), "direct.safetensors")["parameters"].clone();
+    for source in ["release", "release.zip"] {
+        // One name is the beginning of the other.
+        let select = ["convert", source, "--select", "small", "-o", "m.safetensors"];
+        prints(folder.path(), &select);
+        assert_eq!(info(folder.path(), "m.safetensors")["parameters"], parameters);
+    }
+}

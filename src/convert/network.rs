@@ -1,5 +1,7 @@
 //! A checkpoint's tensors: which family they are of, and what of them goes into a package.
 
+use std::collections::HashMap;
+
 use super::weights::{State, Stored};
 use crate::base::{Error, Result};
 use crate::model::{Architecture, Family, NormalizationLayer};
@@ -35,7 +37,7 @@ pub(super) struct Hints {
 /// normalisations.
 pub(super) fn tensors(origin: &str, state: State) -> Result<Vec<Tensor>> {
     let mut state = once(state);
-    let mut made = Vec::new();
+    let mut made = HashMap::new();
     let norms: Vec<String> = state
         .keys()
         .filter_map(|key| key.strip_suffix(".running_mean"))
@@ -43,7 +45,7 @@ pub(super) fn tensors(origin: &str, state: State) -> Result<Vec<Tensor>> {
         .collect();
     for norm in norms {
         let (conv, folded) = fold(origin, &norm, &mut state)?;
-        made.push((conv, folded));
+        made.insert(conv, folded);
     }
     let mut tensors: Vec<Tensor> = Vec::new();
     for (name, stored) in state {
@@ -52,8 +54,8 @@ pub(super) fn tensors(origin: &str, state: State) -> Result<Vec<Tensor>> {
             shape.insert(2, 1);
         }
         let layer = name.strip_suffix(".weight");
-        let folded = made.iter().find(|(conv, _)| Some(conv.as_str()) == layer);
-        let factors = folded.map(|(_, folded)| folded.factors.clone());
+        let folded = layer.and_then(|layer| made.get(layer));
+        let factors = folded.map(|folded| folded.factors.clone());
         tensors.push(Tensor { name, shape, values: Values::Stored(stored, factors) });
     }
     for (conv, folded) in made {
