@@ -438,6 +438,32 @@ typedef struct voxtile_memory_part {
     char name[64];
 } voxtile_memory_part;
 
+// What the voxels of one label are. All 0 but struct_size and value if there are none.
+typedef struct voxtile_label_statistics {
+    // sizeof(voxtile_label_statistics)
+    uint32_t struct_size;
+    // The label's value, as asked for.
+    uint32_t value;
+    // How many voxels have it.
+    uint64_t voxels;
+    // Their volume in mL.
+    double milliliters;
+    // Mean of the volume's values there, after slope and intercept (HU in a CT).
+    double mean;
+    // Standard deviation of these values, of the voxels themselves, not of a sample.
+    double deviation;
+    // Lowest of these values.
+    double minimum;
+    // Highest of these values.
+    double maximum;
+    // First voxel of the box around them along i, j, k.
+    int64_t box_start[3];
+    // Voxels of this box along i, j, k.
+    int64_t box_size[3];
+    // Mean position of the voxels' centres, mm, LPS.
+    double centroid[3];
+} voxtile_label_statistics;
+
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
@@ -571,6 +597,22 @@ voxtile_status voxtile_run(const struct voxtile_session *session,
                            const struct voxtile_run_options *options,
                            const struct voxtile_output *output,
                            struct voxtile_error *error);
+
+// Says what `count` labels of a label map cover, such as voxtile_run has filled: `labels` are
+// dense [k][j][i] on the grid of `volume`, whose first channel gives the values. `values` are the
+// labels' values, of which 0, the background, is not one; `out` are as many structs, each with its
+// struct_size set. `threads` 0 = all processors; results do not depend on it. Copies the map.
+VOXTILE_API
+VOXTILE_CHECK
+voxtile_status voxtile_statistics(const struct voxtile_volume *volume,
+                                  uint32_t labels_dtype,
+                                  const void *labels,
+                                  size_t labels_size,
+                                  const uint32_t *values,
+                                  uint32_t count,
+                                  uint32_t threads,
+                                  struct voxtile_label_statistics *out,
+                                  struct voxtile_error *error);
 
 #ifdef __cplusplus
 }  // extern "C"

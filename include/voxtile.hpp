@@ -235,4 +235,20 @@ private:
     std::unique_ptr<voxtile_session, detail::Deleter<voxtile_session_release>> session_;
 };
 
+/// What each of `values` covers in a label map on the grid of `volume`, dense [k][j][i].
+template <class Value>
+std::vector<voxtile_label_statistics> statistics(const voxtile_volume &volume,
+                                                 const std::vector<Value> &labels,
+                                                 const std::vector<uint32_t> &values) {
+    static_assert(std::is_same_v<Value, uint8_t> || std::is_same_v<Value, uint16_t>,
+                  "label maps are uint8_t or uint16_t");
+    std::vector<voxtile_label_statistics> found(values.size(), make<voxtile_label_statistics>());
+    detail::check([&](voxtile_error *e) {
+        return voxtile_statistics(&volume, sizeof(Value) == 1 ? VOXTILE_U8 : VOXTILE_U16,
+                                  labels.data(), labels.size() * sizeof(Value), values.data(),
+                                  uint32_t(values.size()), 0, found.data(), e);
+    });
+    return found;
+}
+
 } // namespace voxtile

@@ -121,7 +121,7 @@ pub(crate) unsafe fn array<'a, T>(pointer: *const T, count: u32, name: &str) -> 
 const LARGEST_STRUCT: usize = 4096;
 
 /// Checks a caller's `struct_size`.
-fn checked_size(size: u32, name: &str) -> Result<usize> {
+pub(crate) fn checked_size(size: u32, name: &str) -> Result<usize> {
     let size = size as usize;
     if !(4..=LARGEST_STRUCT).contains(&size) {
         return Err(Error::argument(format!(

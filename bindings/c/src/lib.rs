@@ -9,10 +9,12 @@ mod options;
 mod output;
 mod run;
 mod staged;
+mod statistics;
 mod types;
 mod volume;
 
 pub use estimate::*;
 pub use handles::*;
 pub use run::*;
+pub use statistics::*;
 pub use types::*;

@@ -390,3 +390,31 @@ pub struct voxtile_memory_part {
     /// "label map"
     pub name: [c_char; 64],
 }
+
+/// What the voxels of one label are. All 0 but struct_size and value if there are none.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct voxtile_label_statistics {
+    /// sizeof(voxtile_label_statistics)
+    pub struct_size: u32,
+    /// The label's value, as asked for.
+    pub value: u32,
+    /// How many voxels have it.
+    pub voxels: u64,
+    /// Their volume in mL.
+    pub milliliters: f64,
+    /// Mean of the volume's values there, after slope and intercept (HU in a CT).
+    pub mean: f64,
+    /// Standard deviation of these values, of the voxels themselves, not of a sample.
+    pub deviation: f64,
+    /// Lowest of these values.
+    pub minimum: f64,
+    /// Highest of these values.
+    pub maximum: f64,
+    /// First voxel of the box around them along i, j, k.
+    pub box_start: [i64; 3],
+    /// Voxels of this box along i, j, k.
+    pub box_size: [i64; 3],
+    /// Mean position of the voxels' centres, mm, LPS.
+    pub centroid: [f64; 3],
+}

@@ -16,6 +16,7 @@ fn generated() -> String {
         .with_src(folder.join("src/handles.rs"))
         .with_src(folder.join("src/estimate.rs"))
         .with_src(folder.join("src/run.rs"))
+        .with_src(folder.join("src/statistics.rs"))
         .generate()
         .unwrap()
         .write(&mut text);

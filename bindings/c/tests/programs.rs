@@ -139,6 +139,7 @@ fn layout() -> String {
         size_of::<voxtile_estimate>(),
         size_of::<voxtile_probability_box>(),
         size_of::<voxtile_memory_part>(),
+        size_of::<voxtile_label_statistics>(),
     ];
     sizes.map(|size| size.to_string()).join(",")
 }

@@ -379,6 +379,95 @@ static void seconds(const voxtile_session *session)
     CHECK(fabs(mirrored / plain - 8) < 1e-6);
 }
 
+static void statistics(void)
+{
+    static uint16_t wide[VOXELS];
+    const uint32_t values[3] = {2, 77, 1}, background[2] = {1, 0};
+    voxtile_volume v = good_volume();
+    voxtile_label_statistics out[3], narrow[3];
+    int index, voxel, axis;
+
+    v.spacing[2] = 2.5;
+    v.origin[0] = 100;
+    v.slope = 2;
+    v.intercept = -7;
+    memset(out, 0, sizeof out);
+#define STATISTICS(out_given) \
+    voxtile_statistics(&v, VOXTILE_U8, reference, VOXELS, values, 3, 2, out_given, &error)
+    EXPECT(VOXTILE_E_ARGUMENT, STATISTICS(out), "struct_size is 0");
+    out[0].struct_size = out[2].struct_size = sizeof out[0];
+    out[1].struct_size = sizeof out[0] - 8;
+    EXPECT(VOXTILE_E_ARGUMENT, STATISTICS(out), "out[1].struct_size");
+    out[1].struct_size = sizeof out[0];
+    EXPECT(VOXTILE_E_ARGUMENT, STATISTICS(NULL), "out");
+    EXPECT(VOXTILE_E_ARGUMENT,
+           voxtile_statistics(NULL, VOXTILE_U8, labels, VOXELS, values, 3, 0, out, &error), "volume");
+    EXPECT(VOXTILE_E_ARGUMENT,
+           voxtile_statistics(&v, VOXTILE_F32, labels, VOXELS, values, 3, 0, out, &error),
+           "labels_dtype");
+    EXPECT(VOXTILE_E_ARGUMENT,
+           voxtile_statistics(&v, VOXTILE_U8, NULL, VOXELS, values, 3, 0, out, &error), "labels");
+    EXPECT(VOXTILE_E_ARGUMENT,
+           voxtile_statistics(&v, VOXTILE_U16, labels, VOXELS, values, 3, 0, out, &error),
+           "values of 2 bytes");
+    EXPECT(VOXTILE_E_ARGUMENT,
+           voxtile_statistics(&v, VOXTILE_U8, labels, VOXELS, NULL, 3, 0, out, &error), "values");
+    EXPECT(VOXTILE_E_ARGUMENT,
+           voxtile_statistics(&v, VOXTILE_U8, labels, VOXELS, background, 2, 0, out, &error),
+           "background");
+    CHECK(out[0].voxels == 0 && out[0].value == 0);
+    EXPECT(VOXTILE_OK,
+           voxtile_statistics(&v, VOXTILE_U8, reference, VOXELS, NULL, 0, 0, NULL, &error), "");
+    EXPECT(VOXTILE_OK, STATISTICS(out), "");
+
+    for (index = 0; index < 3; ++index) {
+        double sum = 0, squares = 0, low = INFINITY, high = -INFINITY, place[3] = {0, 0, 0};
+        int64_t first[3] = {I, J, K}, last[3] = {-1, -1, -1};
+        double count = 0;
+        for (voxel = 0; voxel < VOXELS; ++voxel) {
+            const int at[3] = {voxel % I, voxel / I % J, voxel / (I * J)};
+            const double value = image[voxel] * 2.0 - 7;
+            if (reference[voxel] != values[index])
+                continue;
+            ++count;
+            sum += value;
+            squares += value * value;
+            low = fmin(low, value);
+            high = fmax(high, value);
+            for (axis = 0; axis < 3; ++axis) {
+                place[axis] += at[axis];
+                first[axis] = at[axis] < first[axis] ? at[axis] : first[axis];
+                last[axis] = at[axis] > last[axis] ? at[axis] : last[axis];
+            }
+        }
+        CHECK(out[index].struct_size == sizeof out[0] && out[index].value == values[index]);
+        CHECK((double)out[index].voxels == count && (index == 1) == (count == 0));
+        CHECK(fabs(out[index].milliliters - count * 1.5 * 1.5 * 2.5 / 1000) < 1e-9);
+        if (count == 0) {
+            CHECK(out[index].mean == 0 && out[index].maximum == 0 && out[index].box_size[0] == 0);
+            continue;
+        }
+        CHECK(fabs(out[index].mean - sum / count) < 1e-6);
+        CHECK(fabs(out[index].deviation - sqrt(squares / count - sum / count * sum / count)) < 1e-6);
+        CHECK(out[index].minimum == low && out[index].maximum == high);
+        for (axis = 0; axis < 3; ++axis) {
+            CHECK(out[index].box_start[axis] == first[axis]);
+            CHECK(out[index].box_size[axis] == last[axis] - first[axis] + 1);
+            CHECK(fabs(out[index].centroid[axis] - v.origin[axis]
+                       - v.spacing[axis] * place[axis] / count) < 1e-9);
+        }
+    }
+
+    for (voxel = 0; voxel < VOXELS; ++voxel)
+        wide[voxel] = reference[voxel];
+    memset(narrow, 0, sizeof narrow);
+    for (index = 0; index < 3; ++index)
+        narrow[index].struct_size = sizeof narrow[0];
+    EXPECT(VOXTILE_OK,
+           voxtile_statistics(&v, VOXTILE_U16, wide, sizeof wide, values, 3, 1, narrow, &error), "");
+    CHECK(memcmp(narrow, out, sizeof out) == 0);
+}
+
 /* The structs of the first header. */
 struct first_run_options {
     uint32_t struct_size, mirror;
@@ -445,6 +534,7 @@ int main(int argc, char **argv)
     probabilities(session);
     estimates(model, session);
     seconds(session);
+    statistics();
     older_programs(session);
     voxtile_session_release(session);
     voxtile_model_release(model);

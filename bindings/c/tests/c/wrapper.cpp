@@ -33,6 +33,13 @@ try {
     voxtile::Session session{voxtile::Model(argv[1])};
     const auto whole = session.segment(volume);
 
+    // statistics
+    const auto found = voxtile::statistics(volume, whole, {3, 1, 2});
+    size_t background = 0;
+    for (const uint8_t label : whole) background += label == 0;
+    CHECK(found.size() == 3 && found[0].value == 3);
+    CHECK(found[0].voxels + found[1].voxels + found[2].voxels + background == whole.size());
+
     // a box
     auto options = voxtile::make<voxtile_run_options>();
     for (int axis = 0; axis < 3; ++axis) {
