@@ -47,11 +47,6 @@ struct Fields {
     color: Option<[u8; 3]>,
 }
 
-/// The name of a label whose plans have none.
-pub(super) fn made_up(value: u32) -> String {
-    format!("class {value}")
-}
-
 impl Known {
     /// `file` is JSON: label values or names, with a name or with `name`, `code` and `color`.
     pub(super) fn read(file: Option<&Path>) -> Result<Self> {
@@ -87,12 +82,12 @@ impl Known {
             _ if is_stunet && classes as usize == STUNET + 1 => {
                 self.structures[value as usize - 1].name.clone()
             }
-            _ => made_up(value),
+            _ => format!("class {value}"),
         };
         (0..classes).map(|value| (value, name(value))).collect()
     }
 
-    /// The name of a label of a package, as the user has it.
+    /// A label's name, as the user has it.
     pub(super) fn name(&self, value: u32, name: &str) -> String {
         match self.values.get(&value) {
             Some(Details::Name(name) | Details::Fields(Fields { name: Some(name), .. })) => {
@@ -102,11 +97,11 @@ impl Known {
         }
     }
 
-    /// A label of a package.
-    pub(super) fn label(&self, value: u32, name: &str) -> Label {
+    /// A label of a package: `value` in its own training, `written` in the package.
+    pub(super) fn label(&self, value: u32, written: u32, name: &str) -> Label {
         let built_in = self.structures.iter().find(|structure| structure.name == name);
         let mut label = Label {
-            value,
+            value: written,
             name: name.to_owned(),
             color: built_in.and_then(|structure| structure.color),
             code: built_in.and_then(|structure| structure.code.clone()),

@@ -92,14 +92,6 @@ pub fn convert(
     if sources.is_empty() {
         return Err(Error::argument("there is no source to convert"));
     }
-    let same = |source: &&PathBuf| match (source.canonicalize(), output.canonicalize()) {
-        (Ok(source), Ok(output)) => source == output,
-        _ => false,
-    };
-    if let Some(source) = sources.iter().find(same) {
-        let shown = source.display();
-        return Err(Error::argument(format!("output {shown} is also a source; name another file")));
-    }
     let output = OutputFile::create(output)?;
     let known = Known::read(options.labels.as_deref())?;
     let mut groups: Vec<Vec<Training>> = Vec::new();

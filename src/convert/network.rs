@@ -1,7 +1,5 @@
 //! A checkpoint's tensors: which family they are of, and what of them goes into a package.
 
-use std::collections::HashMap;
-
 use super::weights::{State, Stored};
 use crate::base::{Error, Result};
 use crate::model::{Architecture, Family, NormalizationLayer};
@@ -37,7 +35,7 @@ pub(super) struct Hints {
 /// normalisations.
 pub(super) fn tensors(origin: &str, state: State) -> Result<Vec<Tensor>> {
     let mut state = once(state);
-    let mut made = HashMap::new();
+    let mut made = Vec::new();
     let norms: Vec<String> = state
         .keys()
         .filter_map(|key| key.strip_suffix(".running_mean"))
@@ -45,7 +43,7 @@ pub(super) fn tensors(origin: &str, state: State) -> Result<Vec<Tensor>> {
         .collect();
     for norm in norms {
         let (conv, folded) = fold(origin, &norm, &mut state)?;
-        made.insert(conv, folded);
+        made.push((conv, folded));
     }
     let mut tensors: Vec<Tensor> = Vec::new();
     for (name, stored) in state {
@@ -54,8 +52,8 @@ pub(super) fn tensors(origin: &str, state: State) -> Result<Vec<Tensor>> {
             shape.insert(2, 1);
         }
         let layer = name.strip_suffix(".weight");
-        let folded = layer.and_then(|layer| made.get(layer));
-        let factors = folded.map(|folded| folded.factors.clone());
+        let folded = made.iter().find(|(conv, _)| Some(conv.as_str()) == layer);
+        let factors = folded.map(|(_, folded)| folded.factors.clone());
         tensors.push(Tensor { name, shape, values: Values::Stored(stored, factors) });
     }
     for (conv, folded) in made {

@@ -7,7 +7,7 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 
 use super::Options;
-use super::labels::{Known, made_up};
+use super::labels::Known;
 use super::network::Tensor;
 use super::training::Training;
 use crate::base::{Error, Result};
@@ -39,17 +39,12 @@ pub(super) fn assemble(
     let several = groups.len() > 1;
     let mut sources = Vec::new();
     let mut folds = Vec::new();
-    // The labels' names in their trainings, before the user's.
-    let mut names = Vec::new();
     for group in groups {
         let mut values = BTreeMap::new();
         let mut previous: Option<String> = None;
-        let stages = group.len();
-        for (stage, training) in group.into_iter().enumerate() {
+        for training in group {
             if values.is_empty() {
-                let part = several.then(|| distinct(&package, &training.dataset));
-                let part = part.as_deref();
-                values = new_values(&mut package.labels, &mut names, &training, part, known);
+                values = new_values(&mut package.labels, &training, known);
             }
             let value = |value: u32| values.get(&value).copied().unwrap_or(value);
             let mut part = training.part;
@@ -63,9 +58,9 @@ pub(super) fn assemble(
             };
             part.previous = training.previous.and(previous.take());
             previous = Some(part.name.clone());
-            // What a stage before finds is cleaned by the last one.
-            let steps = training.postprocessing.into_iter().filter(|_| stage + 1 == stages);
-            for Postprocessing::LargestComponent { labels, connectivity, minimum_mm3 } in steps {
+            for Postprocessing::LargestComponent { labels, connectivity, minimum_mm3 } in
+                training.postprocessing
+            {
                 let labels = labels.into_iter().map(value).collect();
                 let step = Postprocessing::LargestComponent { labels, connectivity, minimum_mm3 };
                 package.postprocessing.push(step);
@@ -94,32 +89,20 @@ pub(super) fn assemble(
     Ok((package, tensors))
 }
 
-/// The value in the package for each of a training's: that of the same name, or the next. Names that
-/// were made up, for the plans have none, say nothing: of several parts each has its own.
-fn new_values(
-    labels: &mut Vec<Label>,
-    names: &mut Vec<String>,
-    training: &Training,
-    part: Option<&str>,
-    known: &Known,
-) -> BTreeMap<u32, u32> {
+/// The value in the package for each of a training's: that of the same name, or the next.
+fn new_values(labels: &mut Vec<Label>, training: &Training, known: &Known) -> BTreeMap<u32, u32> {
     let mut values = BTreeMap::new();
     let first = labels.is_empty();
     for (value, name) in &training.labels {
-        let name = match part {
-            Some(part) if *value != 0 && *name == made_up(*value) => format!("{part} {name}"),
-            _ => name.clone(),
-        };
-        let next = labels.last().map_or(0, |label| label.value + 1);
-        let own = if first { *value } else { next };
-        let background = |label: &Label| label.value == 0 && *value == 0;
-        let same = |at: &usize| names[*at] == name || background(&labels[*at]);
-        let written = match (0..labels.len()).find(same) {
-            Some(at) => labels[at].value,
+        let name = known.name(*value, name);
+        let same = |label: &&Label| label.name == name || (label.value == 0 && *value == 0);
+        let written = match labels.iter().find(same) {
+            Some(label) => label.value,
             None => {
-                labels.push(known.label(own, &known.name(own, &name)));
-                names.push(name);
-                own
+                let next = labels.last().map_or(0, |label| label.value + 1);
+                let written = if first { *value } else { next };
+                labels.push(known.label(*value, written, &name));
+                written
             }
         };
         values.insert(*value, written);

@@ -73,7 +73,7 @@ fn tree_source(tree: &Tree, options: &Options, known: &Known) -> Result<Vec<Trai
             tree.shown(),
             format!(
                 "holds no training: no fold_X/{v2_stem}.pth of nnU-Net v2, no fold_X/{v1_stem}.model \
-                 of v1, no .model beside its .model.pkl"
+                 of v1"
             ),
         ));
     }
@@ -101,17 +101,7 @@ fn tree_source(tree: &Tree, options: &Options, known: &Known) -> Result<Vec<Trai
 
 /// The one training that is meant.
 fn choose<'a>(tree: &Tree, all: &'a [Found], options: &Options) -> Result<&'a Found> {
-    // A name that is part of another one means the training of just that name.
-    let ends = |found: &Found, part: &str| {
-        found.name().strip_suffix(part).is_some_and(|before| {
-            before.is_empty() || before.ends_with('/') || before.ends_with("__")
-        })
-    };
-    let matches = |found: &Found, part: &str| match all.iter().any(|other| ends(other, part)) {
-        true => ends(found, part),
-        false => found.name().contains(part),
-    };
-    let asked = |found: &&Found| options.select.iter().any(|part| matches(found, part));
+    let asked = |found: &&Found| options.select.iter().any(|part| found.folder.contains(part));
     let mut chosen: Vec<&Found> = match options.select.is_empty() {
         true => all.iter().collect(),
         false => all.iter().filter(asked).collect(),
@@ -129,12 +119,7 @@ fn choose<'a>(tree: &Tree, all: &'a [Found], options: &Options) -> Result<&'a Fo
     match chosen.as_slice() {
         [one] => Ok(one),
         _ => {
-            const MOST_NAMES: usize = 40;
-            let mut names: Vec<String> =
-                all.iter().take(MOST_NAMES).map(|found| found.name()).collect();
-            if all.len() > MOST_NAMES {
-                names.push(format!("and {} more", all.len() - MOST_NAMES));
-            }
+            let names: Vec<&str> = all.iter().map(|found| found.folder.as_str()).collect();
             let matching = if chosen.is_empty() { "none of them is" } else { "choose one" };
             Err(Error::argument(format!(
                 "{} holds several trainings; {matching} with --select: {}",
@@ -188,10 +173,6 @@ fn folder(
         if let Some((name, path)) = optional("postprocessing.json")? {
             training.postprocessing = nnunet_v1::postprocessing(&name, json_file(&path)?)?;
             training.files.push((name, path));
-        }
-        if let Some(stem) = &found.pair {
-            training.dataset = stem.clone();
-            return Ok(training);
         }
         let task = found.folder.split('/').rev().nth(1).unwrap_or_default();
         if !task.is_empty() {

@@ -33,11 +33,6 @@ impl OutputFile {
                 path.join("labels.nii.gz").display()
             )));
         }
-        if path.exists() && !path.is_file() {
-            return Err(Error::argument(format!(
-                "output {shown} is a pipe or a device; name a file"
-            )));
-        }
         let folder = match path.parent() {
             Some(folder) if !folder.as_os_str().is_empty() => folder,
             _ => Path::new("."),

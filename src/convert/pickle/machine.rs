@@ -18,9 +18,6 @@ const MOST_AXES: usize = 8;
 /// Why a pickle can't be read.
 type Refusal = String;
 
-/// Values that a pickle may keep for later; the largest checkpoints keep some thousands.
-const MOST_MEMOS: usize = 1 << 20;
-
 /// Reads one pickle from the front of a stream.
 pub(in crate::convert) struct Machine<'a> {
     input: &'a mut dyn BufRead,
@@ -164,10 +161,7 @@ impl<'a> Machine<'a> {
                 };
                 let top = self.top()?;
                 self.memo.insert(key, top);
-                match self.memo.len() > MOST_MEMOS {
-                    true => Err(format!("the pickle keeps more than {MOST_MEMOS} memos")),
-                    false => Ok(()),
-                }
+                Ok(())
             }
             b'h' | b'j' => {
                 let key = match opcode {
