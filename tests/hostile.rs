@@ -335,6 +335,13 @@ fn networks_that_are_another_or_no_numbers_are_refused() {
     refused("x.pth", &file(3, Some(f32::NAN)), "has the value NaN");
     refused("x.pth", &file(3, Some(f32::INFINITY)), "has the value inf");
 
+    // A bit that fell over after the file was written.
+    let mut damaged = file(3, None);
+    let half = 0.5f32.to_le_bytes().repeat(54);
+    let place = damaged.windows(half.len()).position(|bytes| bytes == half).unwrap();
+    damaged[place] ^= 1;
+    refused("x.pth", &damaged, "storage 0 has the checksum");
+
     // Numbers where tensors with axes belong.
     for name in ["encoder.stages.1.0.convs.0.conv.weight", "decoder.transpconvs.0.weight"] {
         let mut tensors = network(3);
