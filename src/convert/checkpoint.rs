@@ -1,11 +1,12 @@
 //! PyTorch's checkpoints: the zip container, and the stream that came before it (PyTorch < 1.6).
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Seek};
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 use std::sync::Arc;
 
+use flate2::CrcReader;
 use zip::{CompressionMethod, ZipArchive};
 
 use super::pickle::{Id, Machine, Node, Pickle, StorageType};
@@ -15,16 +16,27 @@ use crate::base::{Error, Result};
 
 /// Files within a checkpoint: one for each storage.
 const MOST_FILES: usize = 1_000_000;
+/// Bytes that are checked at a time.
+const PIECE: usize = 1 << 20;
 /// The number that the older stream begins with, 0x1950a86a20f9469cfc6c.
 const MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
+
+/// Where a storage lies.
+struct Storage {
+    /// Its first byte in the file.
+    start: u64,
+    bytes: u64,
+    /// CRC-32 of its bytes, where the file has one.
+    checksum: Option<u32>,
+}
 
 /// A checkpoint: plain values, and where its storages lie.
 pub(super) struct Checkpoint {
     origin: Arc<str>,
     file: Arc<File>,
     pub(super) pickle: Pickle,
-    /// First byte and number of bytes, by key.
-    storages: HashMap<String, (u64, u64)>,
+    /// By key.
+    storages: HashMap<String, Storage>,
 }
 
 impl Checkpoint {
@@ -57,6 +69,7 @@ impl Checkpoint {
             return Err(self.wrong("holds no dictionary of tensors"));
         };
         let mut state = State::new();
+        let mut keys = BTreeSet::new();
         for (key, value) in entries {
             let Node::Text(name) = self.pickle.node(*key) else {
                 return Err(self.wrong("has a tensor whose name is no text"));
@@ -65,15 +78,47 @@ impl Checkpoint {
                 continue;
             }
             match self.pickle.node(*value) {
-                Node::Tensor { .. } => insert(&mut state, self.tensor(name, *value)?)?,
+                Node::Tensor { storage, .. } => {
+                    insert(&mut state, self.tensor(name, *value)?)?;
+                    if let Node::Storage { key, .. } = self.pickle.node(*storage) {
+                        keys.insert(key.as_str());
+                    }
+                }
                 Node::Dict(entries) if entries.is_empty() => {}
                 _ => return Err(self.wrong(&format!("{name} is no tensor"))),
             }
         }
-        match state.is_empty() {
-            true => Err(self.wrong("holds no tensors")),
-            false => Ok(state),
+        if state.is_empty() {
+            return Err(self.wrong("holds no tensors"));
         }
+        self.check(&keys)?;
+        Ok(state)
+    }
+
+    /// Whether the storages of these keys are what was written.
+    fn check(&self, keys: &BTreeSet<&str>) -> Result<()> {
+        let io = |source| Error::io(self.origin.to_string(), source);
+        let mut file = &*self.file;
+        let mut left = file.metadata().map_err(io)?.len();
+        for key in keys {
+            let Some(storage) = self.storages.get(*key) else { continue };
+            // Else a small file could ask for much to be read.
+            left = left
+                .checked_sub(storage.bytes)
+                .ok_or_else(|| self.wrong("has storages that overlap"))?;
+            let Some(expected) = storage.checksum else { continue };
+            file.seek(SeekFrom::Start(storage.start)).map_err(io)?;
+            let mut found = CrcReader::new(file.take(storage.bytes));
+            let mut piece = vec![0; PIECE];
+            while found.read(&mut piece).map_err(io)? > 0 {}
+            let found = found.crc().sum();
+            if found != expected {
+                return Err(self.wrong(&format!(
+                    "is damaged: storage {key} has the checksum {found:08x}, expected {expected:08x}"
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// A value of the checkpoint as JSON, along a path of keys.
@@ -106,7 +151,7 @@ impl Checkpoint {
         let StorageType::Values(element) = *element else {
             return Err(wrong("is of truth values, expected floats".into()));
         };
-        let &(start, bytes) = self
+        let &Storage { start, bytes, .. } = self
             .storages
             .get(key)
             .ok_or_else(|| wrong(format!("its storage {key} is not in the file")))?;
@@ -149,10 +194,11 @@ pub(super) fn pickle(path: &Path) -> Result<Pickle> {
         .map_err(|reason| Error::format(path.display().to_string(), reason))
 }
 
-type Parts = (Pickle, HashMap<String, (u64, u64)>);
+type Parts = (Pickle, HashMap<String, Storage>);
 
 /// `<stem>/data.pkl` and `<stem>/data/<key>`.
 fn zipped(reader: BufReader<File>) -> std::result::Result<Parts, String> {
+    let end = reader.get_ref().metadata().map_err(|error| error.to_string())?.len();
     let mut archive = ZipArchive::new(reader).map_err(|error| error.to_string())?;
     if archive.len() > MOST_FILES {
         return Err(format!("has {} files, expected up to {MOST_FILES}", archive.len()));
@@ -187,7 +233,13 @@ fn zipped(reader: BufReader<File>) -> std::result::Result<Parts, String> {
             return Err(format!("storage {key} is compressed, which PyTorch's are not"));
         }
         let start = entry.data_start().ok_or_else(|| format!("storage {key} lies nowhere"))?;
-        storages.insert(key.to_owned(), (start, entry.size()));
+        let bytes = entry.size();
+        if start.checked_add(bytes).is_none_or(|stop| stop > end) {
+            return Err(format!("storage {key} ends after the file"));
+        }
+        // PyTorch writes 0 where it has not computed one.
+        let checksum = Some(entry.crc32()).filter(|checksum| *checksum != 0);
+        storages.insert(key.to_owned(), Storage { start, bytes, checksum });
     }
     Ok((pickle, storages))
 }
@@ -221,7 +273,7 @@ fn stream(mut reader: BufReader<File>) -> std::result::Result<Parts, String> {
     for id in list {
         let key = keys.text(*id).ok_or("has a storage without a key")?;
         let size = *sizes.get(key).ok_or_else(|| format!("storage {key} belongs to no tensor"))?;
-        reader.seek(std::io::SeekFrom::Start(place)).map_err(io)?;
+        reader.seek(SeekFrom::Start(place)).map_err(io)?;
         let mut count = [0; 8];
         reader.read_exact(&mut count).map_err(io)?;
         let bytes = u64::from_le_bytes(count).checked_mul(size as u64);
@@ -229,7 +281,7 @@ fn stream(mut reader: BufReader<File>) -> std::result::Result<Parts, String> {
         let (Some(bytes), Some(stop)) = (bytes, stop.filter(|stop| *stop <= end)) else {
             return Err(format!("storage {key} ends after the file"));
         };
-        storages.insert(key.to_owned(), (place + 8, bytes));
+        storages.insert(key.to_owned(), Storage { start: place + 8, bytes, checksum: None });
         place = stop;
     }
     Ok((pickle, storages))

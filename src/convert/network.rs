@@ -1,8 +1,15 @@
 //! A checkpoint's tensors: which family they are of, and what of them goes into a package.
 
+use std::collections::BTreeMap;
+
 use super::weights::{State, Stored};
 use crate::base::{Error, Result};
 use crate::model::{Architecture, Family, NormalizationLayer};
+
+/// Tensors of a network: the largest have some thousand.
+const MOST_TENSORS: usize = 100_000;
+/// Values of all biases that are made: the largest networks have some ten thousand channels.
+const MOST_BIASES: usize = 1 << 24;
 
 /// A tensor of a package.
 pub(super) struct Tensor {
@@ -31,37 +38,20 @@ pub(super) struct Hints {
     pub(super) class: String,
 }
 
-/// The tensors under the names that packages have: each once, of three axes, without batch
-/// normalisations.
+/// The tensors under the names that packages have: each once, of three axes, sorted by name.
 pub(super) fn tensors(origin: &str, state: State) -> Result<Vec<Tensor>> {
-    let mut state = once(state);
-    let mut made = Vec::new();
-    let norms: Vec<String> = state
-        .keys()
-        .filter_map(|key| key.strip_suffix(".running_mean"))
-        .map(str::to_owned)
-        .collect();
-    for norm in norms {
-        let (conv, folded) = fold(origin, &norm, &mut state)?;
-        made.push((conv, folded));
+    if state.len() > MOST_TENSORS {
+        let reason = format!("has {} tensors, expected up to {MOST_TENSORS}", state.len());
+        return Err(Error::format(origin, reason));
     }
-    let mut tensors: Vec<Tensor> = Vec::new();
-    for (name, stored) in state {
+    let tensor = |(name, stored): (String, Stored)| {
         let mut shape = stored.shape.clone();
         if shape.len() == 4 {
             shape.insert(2, 1);
         }
-        let layer = name.strip_suffix(".weight");
-        let folded = made.iter().find(|(conv, _)| Some(conv.as_str()) == layer);
-        let factors = folded.map(|(_, folded)| folded.factors.clone());
-        tensors.push(Tensor { name, shape, values: Values::Stored(stored, factors) });
-    }
-    for (conv, folded) in made {
-        let (name, shape) = (format!("{conv}.bias"), vec![folded.bias.len()]);
-        tensors.push(Tensor { name, shape, values: Values::Made(folded.bias) });
-    }
-    tensors.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(tensors)
+        Tensor { name, shape, values: Values::Stored(stored, None) }
+    };
+    Ok(once(state).into_iter().map(tensor).collect())
 }
 
 /// nnU-Net v2's modules register their layers twice, and its decoder holds the encoder; exports
@@ -96,15 +86,31 @@ fn canonical(name: &str) -> String {
     }
 }
 
-struct Folded {
-    /// Of each output channel.
-    factors: Vec<f32>,
-    bias: Vec<f32>,
+/// Takes the batch normalisations out of sorted tensors, and counts the biases that this makes.
+fn fold(origin: &str, tensors: &mut Vec<Tensor>, epsilon: f64, biases: &mut Biases) -> Result<()> {
+    let mut named: BTreeMap<String, Tensor> =
+        std::mem::take(tensors).into_iter().map(|tensor| (tensor.name.clone(), tensor)).collect();
+    let norms: Vec<String> = named
+        .keys()
+        .filter_map(|key| key.strip_suffix(".running_mean"))
+        .map(str::to_owned)
+        .collect();
+    for norm in norms {
+        fold_one(origin, &norm, &mut named, epsilon, biases)?;
+    }
+    tensors.extend(named.into_values());
+    Ok(())
 }
 
-/// Takes a batch normalisation out: `(x - mean) / sqrt(variance + epsilon) * scale + shift` is a
-/// factor and an offset of each channel, which the convolution before takes over.
-fn fold(origin: &str, norm: &str, state: &mut State) -> Result<(String, Folded)> {
+/// `(x - mean) / sqrt(variance + epsilon) * scale + shift` is a factor and an offset of each
+/// channel, which the convolution before takes over.
+fn fold_one(
+    origin: &str,
+    norm: &str,
+    tensors: &mut BTreeMap<String, Tensor>,
+    epsilon: f64,
+    biases: &mut Biases,
+) -> Result<()> {
     let wrong =
         |reason: &str| Error::format(origin, format!("batch normalisation {norm}: {reason}"));
     let (block, layer) = norm.rsplit_once('.').ok_or_else(|| wrong("belongs to no convolution"))?;
@@ -112,38 +118,74 @@ fn fold(origin: &str, norm: &str, state: &mut State) -> Result<(String, Folded)>
         "norm" | "instnorm" => format!("{block}.conv"),
         _ => return Err(wrong("belongs to no convolution")),
     };
-    let mut take =
-        |name: &str| state.remove(&format!("{norm}.{name}")).map(|t| t.values()).transpose();
-    let mean = take("running_mean")?.unwrap_or_default();
-    let variance = take("running_var")?.unwrap_or_default();
-    let scale = take("weight")?.unwrap_or_else(|| vec![1.0; mean.len()]);
-    let shift = take("bias")?.unwrap_or_else(|| vec![0.0; mean.len()]);
-    let old = state.remove(&format!("{conv}.bias")).map(|t| t.values()).transpose()?;
-    let old = old.unwrap_or_else(|| vec![0.0; mean.len()]);
-    let weight = state.get(&format!("{conv}.weight")).ok_or_else(|| wrong("has no convolution"))?;
+    let weight =
+        tensors.get(&format!("{conv}.weight")).ok_or_else(|| wrong("has no convolution"))?;
+    if matches!(weight.values, Values::Stored(_, Some(_))) {
+        return Err(wrong("follows another of the same convolution"));
+    }
     let channels = weight.shape.first().copied().unwrap_or(0);
-    if [&mean, &variance, &scale, &shift, &old].iter().any(|values| values.len() != channels) {
-        return Err(wrong(&format!("its numbers are not {channels}, the convolution's channels")));
-    }
-    let mut folded = Folded { factors: Vec::new(), bias: Vec::new() };
+    biases.count(origin, channels)?;
+    // Lengths first: a tensor of another length may be of any length.
+    let mut take = |name: String, absent: f32| match tensors.remove(&name).map(|t| t.values) {
+        Some(Values::Stored(stored, None)) if stored.length() == channels => stored.values(),
+        None => Ok(vec![absent; channels]),
+        Some(_) => Err(wrong(&format!("{name} is not of the convolution's {channels} channels"))),
+    };
+    let mean = take(format!("{norm}.running_mean"), 0.0)?;
+    let variance = take(format!("{norm}.running_var"), f32::NAN)?;
+    let scale = take(format!("{norm}.weight"), 1.0)?;
+    let shift = take(format!("{norm}.bias"), 0.0)?;
+    let name = format!("{conv}.bias");
+    let old = take(name.clone(), 0.0)?;
+    let mut factors = Vec::with_capacity(channels);
+    let mut bias = Vec::with_capacity(channels);
     for channel in 0..channels {
-        // PyTorch's epsilon of batch normalisations.
-        let deviation = (f64::from(variance[channel]) + 1e-5).sqrt();
+        let deviation = (f64::from(variance[channel]) + epsilon).sqrt();
         let factor = f64::from(scale[channel]) / deviation;
-        let bias = (f64::from(old[channel]) - f64::from(mean[channel])) * factor;
-        folded.factors.push(factor as f32);
-        folded.bias.push((bias + f64::from(shift[channel])) as f32);
+        let offset = (f64::from(old[channel]) - f64::from(mean[channel])) * factor;
+        let (factor, offset) = (factor as f32, (offset + f64::from(shift[channel])) as f32);
+        if !factor.is_finite() || !offset.is_finite() {
+            return Err(wrong(&format!(
+                "channel {channel} has the variance {}, which makes the factor {factor} and the \
+                 offset {offset}, expected finite ones",
+                variance[channel]
+            )));
+        }
+        factors.push(factor);
+        bias.push(offset);
     }
-    Ok((conv, folded))
+    let weight = tensors.get_mut(&format!("{conv}.weight")).map(|weight| &mut weight.values);
+    if let Some(Values::Stored(_, kept)) = weight {
+        *kept = Some(factors);
+    }
+    let tensor = Tensor { name: name.clone(), shape: vec![channels], values: Values::Made(bias) };
+    tensors.insert(name, tensor);
+    Ok(())
 }
 
-/// The network that the tensors are of. Biases of zero are added where a network without
-/// normalisation has none.
+/// Values of the biases that are made. Tensors may share what they are stored in, so that a small
+/// file can ask for many.
+struct Biases(usize);
+
+impl Biases {
+    fn count(&mut self, origin: &str, channels: usize) -> Result<()> {
+        let left = self.0.checked_sub(channels);
+        self.0 = left.ok_or_else(|| {
+            Error::format(origin, format!("needs more than {MOST_BIASES} values of biases"))
+        })?;
+        Ok(())
+    }
+}
+
+/// The network that the tensors are of. Convolutions take over the batch normalisations after
+/// them, and biases of zero are added where a network without normalisation has none.
 pub(super) fn architecture(
     origin: &str,
     tensors: &mut Vec<Tensor>,
     hints: &Hints,
 ) -> Result<Architecture> {
+    let mut biases = Biases(MOST_BIASES);
+    fold(origin, tensors, hints.epsilon, &mut biases)?;
     let names = Names { origin, tensors, hints };
     let family = names.family()?;
     let mut strides = hints.strides.clone();
@@ -222,7 +264,7 @@ pub(super) fn architecture(
             )));
         }
     };
-    let has = |name: String| tensors.iter().any(|tensor| tensor.name == name);
+    let has = |name: String| names.shape(&name).is_some();
     let architecture = Architecture {
         family,
         input_channels: stem.unwrap_or(first[0])[1],
@@ -249,6 +291,7 @@ pub(super) fn architecture(
             .filter(|(name, _)| !has(name.clone()))
             .collect();
         for (name, channels) in missing {
+            biases.count(origin, channels)?;
             let values = Values::Made(vec![0.0; channels]);
             tensors.push(Tensor { name, shape: vec![channels], values });
         }
@@ -314,5 +357,86 @@ impl<'a> Names<'a> {
                 self.origin, self.hints.class
             ))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::sync::Arc;
+
+    use super::{Hints, MOST_BIASES, MOST_TENSORS, State, Stored, Tensor, Values};
+    use crate::base::{Element, Result};
+
+    /// Tensors that share the values of one file from its begin.
+    fn state(values: &[f32], tensors: impl IntoIterator<Item = (String, Vec<usize>)>) -> State {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(bytemuck::cast_slice(values)).unwrap();
+        let file = Arc::new(file);
+        let stored = |(name, shape): (String, Vec<usize>)| {
+            let mut strides = vec![1; shape.len()];
+            for axis in (1..shape.len()).rev() {
+                strides[axis - 1] = strides[axis] * shape[axis];
+            }
+            let (file, origin, element) = (file.clone(), "x.pth".into(), Element::F32);
+            (name.clone(), Stored { file, origin, name, element, start: 0, shape, strides })
+        };
+        tensors.into_iter().map(stored).collect()
+    }
+
+    /// A network of one resolution, with these tensors too.
+    fn network(
+        values: &[f32],
+        channels: usize,
+        more: &[&str],
+        epsilon: f64,
+    ) -> Result<Vec<Tensor>> {
+        let block = "encoder.stages.0.0.convs.0";
+        let weights = [
+            (format!("{block}.conv.weight"), vec![channels, 1, 1, 1, 1]),
+            ("decoder.seg_layers.0.weight".to_owned(), vec![2, 1, 1, 1, 1]),
+        ];
+        let more = more.iter().map(|name| (format!("{block}.{name}"), vec![channels]));
+        let state = state(values, weights.into_iter().chain(more));
+        let class = String::new();
+        let hints = Hints { strides: Vec::new(), slope: 0.0, epsilon, normalized: false, class };
+        let mut tensors = super::tensors("x.pth", state)?;
+        super::architecture("x.pth", &mut tensors, &hints)?;
+        Ok(tensors)
+    }
+
+    const NORM: [&str; 2] = ["norm.running_mean", "norm.running_var"];
+
+    #[test]
+    fn tensors_and_biases_without_end_are_refused() {
+        let names = (0..=MOST_TENSORS).map(|number| (number.to_string(), vec![1]));
+        let error = super::tensors("x.pth", state(&[], names)).err().unwrap().to_string();
+        assert!(error.contains("has 100001 tensors"), "{error}");
+
+        for more in [&NORM[..], &[]] {
+            let error = network(&[], MOST_BIASES + 1, more, 1e-5).err().unwrap().to_string();
+            assert!(error.contains("values of biases"), "{error}");
+        }
+    }
+
+    #[test]
+    fn batch_normalisations_are_finite_and_each_convolution_s_only_one() {
+        let error = network(&[-1.0], 1, &NORM, 1e-5).err().unwrap().to_string();
+        assert!(error.contains("variance -1"), "{error}");
+        let error = network(&[0.0], 1, &NORM, 0.0).err().unwrap().to_string();
+        assert!(error.contains("factor inf"), "{error}");
+        let twice = [&NORM[..], &["instnorm.running_mean", "instnorm.running_var"]].concat();
+        let error = network(&[1.0], 1, &twice, 1e-5).err().unwrap().to_string();
+        assert!(error.contains("another of the same"), "{error}");
+    }
+
+    #[test]
+    fn batch_normalisations_have_the_plans_epsilon() {
+        let tensors = network(&[1.0], 1, &NORM, 3.0).unwrap();
+        let factors = tensors.iter().find_map(|tensor| match &tensor.values {
+            Values::Stored(_, factors) => factors.clone(),
+            Values::Made(_) => None,
+        });
+        assert_eq!(factors, Some(vec![0.5]));
     }
 }

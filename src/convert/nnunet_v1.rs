@@ -243,7 +243,10 @@ struct PostprocessingPlan {
 /// `postprocessing.json`; a component's voxels touch by faces.
 pub(super) fn postprocessing(origin: &str, document: Value) -> Result<Vec<Postprocessing>> {
     let plan: PostprocessingPlan = parse(origin, document)?;
-    let sizes = plan.min_valid_object_sizes.as_deref().map(sizes).unwrap_or_default();
+    let text = plan.min_valid_object_sizes.unwrap_or_default();
+    let sizes = sizes(&text).map_err(|value| {
+        Error::format(origin, format!("has the smallest size {value:?}, expected a number"))
+    })?;
     let step = |classes: &Value| {
         let mut labels = Vec::new();
         flatten(classes, &mut labels);
@@ -253,31 +256,38 @@ pub(super) fn postprocessing(origin: &str, document: Value) -> Result<Vec<Postpr
     Ok(plan.for_which_classes.unwrap_or_default().iter().map(step).collect())
 }
 
-/// A Python dictionary's text, `{(1, 2): 20.0, 3: 100.0}`: labels and mm^3.
-fn sizes(text: &str) -> Vec<(Vec<u32>, f64)> {
+/// A Python dictionary's text, `{(1, 2): 20.0, 3: np.float64(100.0)}`: labels and mm^3. An error
+/// is the text of what should be a number.
+fn sizes(text: &str) -> std::result::Result<Vec<(Vec<u32>, f64)>, String> {
     let mut sizes = Vec::new();
     let mut rest = text.trim().trim_start_matches('{').trim_end_matches('}');
     while let Some((key, after)) = rest.split_once(':') {
+        // Names such as `np.int64` are no numbers.
         let mut labels: Vec<u32> = key
-            .split(|c: char| !c.is_ascii_digit())
+            .split(|c: char| c.is_whitespace() || "(),".contains(c))
             .filter_map(|number| number.parse().ok())
             .collect();
         labels.sort_unstable();
         let (value, next) = after.split_once(',').unwrap_or((after, ""));
-        if let Ok(mm3) = value.trim().parse() {
-            sizes.push((labels, mm3));
-        }
+        let number = value.trim().trim_end_matches(')');
+        let number = number.rsplit_once('(').map_or(number, |(_, number)| number);
+        sizes.push((labels, number.parse().map_err(|_| value.trim().to_owned())?));
         rest = next;
     }
-    sizes
+    Ok(sizes)
 }
 
 #[cfg(test)]
 mod tests {
+    use super::sizes;
+
     #[test]
     fn smallest_sizes_are_read_from_python_s_text() {
-        let sizes = super::sizes("{(1, 2, 3): 1e9, 2: 100.0}");
-        assert_eq!(sizes, [(vec![1, 2, 3], 1e9), (vec![2], 100.0)]);
-        assert_eq!(super::sizes("None"), []);
+        let found = sizes("{(1, 2, 3): 1e9, 2: 100.0}").unwrap();
+        assert_eq!(found, [(vec![1, 2, 3], 1e9), (vec![2], 100.0)]);
+        let found = sizes("{(np.int64(1), 2): np.float64(20.0), np.int32(3): 5}").unwrap();
+        assert_eq!(found, [(vec![1, 2], 20.0), (vec![3], 5.0)]);
+        assert_eq!(sizes("None").unwrap(), []);
+        assert_eq!(sizes("{1: many}").unwrap_err(), "many");
     }
 }

@@ -8,7 +8,7 @@ use super::{Id, Node, Number, NumpyType, Pickle};
 
 /// Bytes of a pickle: those of checkpoints have some hundred thousand.
 const MOST_BYTES: usize = 64 << 20;
-/// Values of a pickle.
+/// Values of a pickle, counted as often as they are put on the stack or in the memo.
 const MOST_VALUES: usize = 4_000_000;
 /// Bytes that all calls of a pickle may copy: a short pickle can ask for much.
 const MOST_COPIED: usize = 128 << 20;
@@ -24,6 +24,8 @@ pub(in crate::convert) struct Machine<'a> {
     read: usize,
     copied: usize,
     nodes: Vec<Node>,
+    /// Values that were put on the stack.
+    pushed: usize,
     stack: Vec<Id>,
     /// Where the stack stood at each mark.
     marks: Vec<usize>,
@@ -38,6 +40,7 @@ impl<'a> Machine<'a> {
             read: 0,
             copied: 0,
             nodes: Vec::new(),
+            pushed: 0,
             stack: Vec::new(),
             marks: Vec::new(),
             memo: HashMap::new(),
@@ -160,6 +163,9 @@ impl<'a> Machine<'a> {
                     _ => self.memo.len() as u64,
                 };
                 let top = self.top()?;
+                if self.memo.len() >= MOST_VALUES {
+                    return Err(too_many());
+                }
                 self.memo.insert(key, top);
                 Ok(())
             }
@@ -430,14 +436,15 @@ impl<'a> Machine<'a> {
     }
 
     fn push(&mut self, node: Node) -> Result<(), Refusal> {
-        if self.nodes.len() >= MOST_VALUES {
-            return Err(too_many());
-        }
         self.nodes.push(node);
         self.push_id(Id((self.nodes.len() - 1) as u32))
     }
 
     fn push_id(&mut self, id: Id) -> Result<(), Refusal> {
+        if self.pushed >= MOST_VALUES {
+            return Err(too_many());
+        }
+        self.pushed += 1;
         self.stack.push(id);
         Ok(())
     }
