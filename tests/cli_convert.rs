@@ -123,6 +123,34 @@ fn several_sources_become_parts_whose_labels_follow_each_other() {
     assert!(text.contains(&format!("{differ} of 5760 voxels differ")), "{text}");
 }
 
+#[test]
+fn structures_without_names_stay_apart() {
+    let work = tempfile::tempdir().unwrap();
+    let folder = work.path();
+    let sources = ["generic_unet", "stunet"].map(|name| fixture(&format!("trainings_v1/{name}")));
+    let sources = sources.each_ref().map(|path| path.to_str().unwrap());
+    let both = ["convert", sources[0], sources[1], "-o", "both.safetensors"];
+    let names = |package: &Value| -> Vec<String> {
+        let labels = package["labels"].as_array().unwrap().iter();
+        labels.map(|label| label["name"].as_str().unwrap().to_owned()).collect()
+    };
+    prints(folder, &both);
+    let package = &info(folder, "both.safetensors")["package"];
+    let expected = |task: &str| (1..=3).map(|value| format!("class {value} of {task}")).collect();
+    let expected: [Vec<String>; 3] =
+        [vec!["background".into()], expected("Task902_generic_unet"), expected("Task900_stunet")];
+    assert_eq!(names(package), expected.concat());
+    assert_eq!(package["parts"][1]["output"]["classes"], serde_json::json!([0, 4, 5, 6]));
+
+    // Values are those of the package.
+    fs::write(folder.join("names.json"), r#"{"1": "liver", "4": {"name": "spleen"}}"#).unwrap();
+    prints(folder, &[&both[..], &["--labels", "names.json"]].concat());
+    let named = names(&info(folder, "both.safetensors")["package"]);
+    assert_eq!([&named[1], &named[4]], ["liver", "spleen"]);
+    assert_eq!(named[2], "class 2 of Task902_generic_unet");
+    assert_eq!(named.len(), 7);
+}
+
 /// The voxels of an uncompressed label map of bytes.
 fn voxels(path: &Path) -> Vec<u8> {
     voxtile::formats::nifti::read(path).unwrap().bytes.to_vec()

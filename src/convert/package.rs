@@ -37,19 +37,22 @@ pub(super) fn assemble(
         },
     };
     let several = groups.len() > 1;
+    let mut same = BTreeMap::new();
     let mut sources = Vec::new();
     let mut folds = Vec::new();
     for group in groups {
         let mut values = BTreeMap::new();
         let mut previous: Option<String> = None;
         for training in group {
+            let base = if several { &training.dataset } else { &training.configuration };
+            let name = distinct(&package, base);
             if values.is_empty() {
-                values = new_values(&mut package.labels, &training, known);
+                let part = several.then_some(name.as_str());
+                values = new_values(&mut package.labels, &mut same, &training, part, known);
             }
             let value = |value: u32| values.get(&value).copied().unwrap_or(value);
             let mut part = training.part;
-            let base = if several { &training.dataset } else { &training.configuration };
-            part.name = distinct(&package, base);
+            part.name = name;
             part.blend = options.blend.unwrap_or(part.blend);
             part.axes.orientation = options.orientation.unwrap_or(part.axes.orientation);
             part.output = match part.output {
@@ -89,22 +92,37 @@ pub(super) fn assemble(
     Ok((package, tensors))
 }
 
-/// The value in the package for each of a training's: that of the same name, or the next.
-fn new_values(labels: &mut Vec<Label>, training: &Training, known: &Known) -> BTreeMap<u32, u32> {
+/// The value in the package for each of a training's: that of the same name, or the next. `same`
+/// has the values of the names so far. Names that are made up are those of their `part` alone.
+fn new_values(
+    labels: &mut Vec<Label>,
+    same: &mut BTreeMap<String, u32>,
+    training: &Training,
+    part: Option<&str>,
+    known: &Known,
+) -> BTreeMap<u32, u32> {
     let mut values = BTreeMap::new();
     let first = labels.is_empty();
     for (value, name) in &training.labels {
-        let name = known.name(*value, name);
-        let same = |label: &&Label| label.name == name || (label.value == 0 && *value == 0);
-        let written = match labels.iter().find(same) {
-            Some(label) => label.value,
-            None => {
-                let next = labels.last().map_or(0, |label| label.value + 1);
-                let written = if first { *value } else { next };
-                labels.push(known.label(*value, written, &name));
-                written
-            }
+        let invented = training.invented && *value != 0;
+        let found = match *value {
+            0 => labels.first().map(|background| background.value),
+            _ if invented => None,
+            _ => same.get(name).copied(),
         };
+        let written = found.unwrap_or_else(|| {
+            let next = labels.last().map_or(0, |label| label.value + 1);
+            let written = if first { *value } else { next };
+            let name = match part {
+                Some(part) if invented => format!("{name} of {part}"),
+                _ => name.clone(),
+            };
+            labels.push(known.label(written, &name));
+            written
+        });
+        if !invented {
+            same.insert(name.clone(), written);
+        }
         values.insert(*value, written);
     }
     values

@@ -362,6 +362,7 @@ fn v2(
         trainer,
         part,
         labels: labels.names,
+        invented: false,
         postprocessing: Vec::new(),
         previous: chosen.previous_stage,
         folds: tensors,
@@ -389,7 +390,8 @@ fn v1(
     let patch = document.patch(origin)?;
     let (spacing, resampling) = document.grid(origin)?;
     let classes = document.classes();
-    let labels = known.names_of_classes(classes.min(65_535), architecture.family == Family::Stunet);
+    let is_stunet = architecture.family == Family::Stunet;
+    let (labels, invented) = known.names_of_classes(classes.min(65_535), is_stunet);
     let part = Part {
         name: String::new(),
         architecture,
@@ -411,6 +413,7 @@ fn v1(
         trainer: document.name.clone(),
         part,
         labels,
+        invented,
         postprocessing: Vec::new(),
         previous: None,
         folds: tensors,
