@@ -220,6 +220,8 @@ fn mistakes_are_explained() {
     fs::remove_file(folder.join("x.safetensors")).unwrap();
     let text = fails(folder, &[&select[..], &["Dataset900", "--folds", "3"]].concat(), 2);
     assert!(text.contains("has no fold 3; it has 0"), "{text}");
+    let text = fails(folder, &[&select[..], &["two_folds", "--folds", "0,0"]].concat(), 2);
+    assert!(text.contains("fold 0 is asked for twice"), "{text}");
     fails(folder, &["convert", "missing", "-o", "x.safetensors"], 3);
     let empty = folder.join("empty");
     fs::create_dir(&empty).unwrap();

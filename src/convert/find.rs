@@ -3,6 +3,9 @@
 use super::tree::Tree;
 use crate::base::{Error, Result};
 
+/// Folds of a package.
+const MOST_FOLDS: usize = 64;
+
 /// Where a training lies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Found {
@@ -60,15 +63,76 @@ pub(super) fn trainings(tree: &Tree, v1_stem: &str, v2_stem: &str) -> Vec<Found>
 /// The folds that were asked for; without, all that are numbered, or `all` if there are none.
 pub(super) fn folds(tree: &Tree, found: &Found, asked: &[String]) -> Result<Vec<(String, String)>> {
     let known = || found.folds.iter().map(|(fold, _)| fold.as_str()).collect::<Vec<_>>().join(", ");
-    if asked.is_empty() {
-        let numbered: Vec<_> =
-            found.folds.iter().filter(|(fold, _)| fold != "all").cloned().collect();
-        return Ok(if numbered.is_empty() { found.folds.clone() } else { numbered });
+    for (index, name) in asked.iter().enumerate() {
+        if asked[..index].contains(name) {
+            return Err(Error::argument(format!("fold {name} is asked for twice")));
+        }
+        if !found.folds.iter().any(|(fold, _)| fold == name) {
+            return Err(Error::argument(format!(
+                "{} has no fold {name}; it has {}",
+                tree.shown(),
+                known()
+            )));
+        }
     }
-    let fold = |name: &String| {
-        found.folds.iter().find(|(fold, _)| fold == name).cloned().ok_or_else(|| {
-            Error::argument(format!("{} has no fold {name}; it has {}", tree.shown(), known()))
-        })
+    let has_numbers = found.folds.iter().any(|(fold, _)| fold != "all");
+    let is_meant = |name: &String| match asked.is_empty() {
+        true => !has_numbers || name != "all",
+        false => asked.contains(name),
     };
-    asked.iter().map(fold).collect()
+    let mut folds: Vec<_> = found.folds.iter().filter(|(name, _)| is_meant(name)).collect();
+    // Of folds that were asked for, the order is that of asking.
+    folds.sort_by_key(|(name, _)| asked.iter().position(|asked| asked == name));
+    if folds.len() > MOST_FOLDS {
+        let reason = format!("has {} folds, expected at most {MOST_FOLDS}", folds.len());
+        return Err(wrong(tree, found, reason));
+    }
+    for (index, (name, folder)) in folds.iter().enumerate() {
+        if let Some((_, other)) = folds[..index].iter().find(|(earlier, _)| earlier == name) {
+            return Err(wrong(tree, found, format!("has fold {name} as {other} and {folder}")));
+        }
+    }
+    Ok(folds.into_iter().cloned().collect())
+}
+
+fn wrong(tree: &Tree, found: &Found, reason: String) -> Error {
+    Error::format(format!("{}, training {:?}", tree.shown(), found.folder), reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(folders: &[&str]) -> Found {
+        let name = |folder: &&str| folder.strip_prefix("fold_").unwrap_or(folder).to_owned();
+        let folds = folders.iter().map(|folder| (name(folder), (*folder).to_owned())).collect();
+        Found { folder: "T__P__3d_fullres".into(), version: Version::V1, folds }
+    }
+
+    fn chosen(folders: &[&str], asked: &[&str]) -> std::result::Result<Vec<String>, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let tree = Tree::folder(folder.path()).unwrap();
+        let asked: Vec<String> = asked.iter().map(|name| (*name).to_owned()).collect();
+        let chosen = folds(&tree, &found(folders), &asked).map_err(|error| error.to_string())?;
+        Ok(chosen.into_iter().map(|(_, folder)| folder).collect())
+    }
+
+    #[test]
+    fn folds_are_those_asked_for_each_once() {
+        let three = ["all", "fold_0", "fold_1"];
+        assert_eq!(chosen(&three, &[]).unwrap(), ["fold_0", "fold_1"]);
+        assert_eq!(chosen(&three, &["1", "0"]).unwrap(), ["fold_1", "fold_0"]);
+        assert_eq!(chosen(&three, &["all"]).unwrap(), ["all"]);
+        assert_eq!(chosen(&["fold_all"], &[]).unwrap(), ["fold_all"]);
+        assert!(
+            chosen(&three, &["0", "1", "0"]).unwrap_err().contains("fold 0 is asked for twice")
+        );
+        assert!(chosen(&three, &["2"]).unwrap_err().contains("has no fold 2; it has all, 0, 1"));
+        let twice = ["all", "fold_all"];
+        assert!(chosen(&twice, &[]).unwrap_err().contains("fold all as all and fold_all"));
+        assert!(chosen(&twice, &["all"]).is_err());
+        let many: Vec<String> = (0..65).map(|number| format!("fold_{number}")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        assert!(chosen(&many, &[]).unwrap_err().contains("has 65 folds"));
+    }
 }
