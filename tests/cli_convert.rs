@@ -202,6 +202,17 @@ fn weights_alone_convert_with_plans_beside_them() {
     let checkpoint = training.join("fold_0/checkpoint_final.pth");
     prints(folder, &["convert", checkpoint.to_str().unwrap(), "-o", "self.safetensors"]);
     assert_eq!(Model::open(folder.join("self.safetensors")).unwrap().package().parts[0], parts[0]);
+    // What was read is never written over.
+    let before = fs::read(folder.join("self.safetensors")).unwrap();
+    let own = ["convert", "./self.safetensors", "-o", "self.safetensors"];
+    let text = fails(folder, &[&own[..], &beside].concat(), 2);
+    assert!(text.contains("is one of the sources"), "{text}");
+    assert!(fs::read(folder.join("self.safetensors")).unwrap() == before);
+    fs::create_dir_all(folder.join("T__P__3d_fullres/fold_0")).unwrap();
+    let inside = "T__P__3d_fullres/fold_0/checkpoint_final.pth";
+    fs::copy(&checkpoint, folder.join(inside)).unwrap();
+    let text = fails(folder, &["convert", "T__P__3d_fullres", "-o", inside], 2);
+    assert!(text.contains("is one of the sources"), "{text}");
     let text = fails(folder, &bare, 2);
     assert!(text.contains("add --plans"), "{text}");
 }

@@ -92,6 +92,8 @@ pub fn convert(
     if sources.is_empty() {
         return Err(Error::argument("there is no source to convert"));
     }
+    let beside = [&options.plans, &options.dataset, &options.labels];
+    not_a_source(output, sources.iter().chain(beside.into_iter().flatten()))?;
     let output = OutputFile::create(output)?;
     let known = Known::read(options.labels.as_deref())?;
     let mut groups: Vec<Vec<Training>> = Vec::new();
@@ -102,6 +104,8 @@ pub fn convert(
         groups.push(trainings);
         trees.extend(tree);
     }
+    let read = groups.iter().flatten().flat_map(|training| &training.files);
+    not_a_source(output.path(), read.map(|(_, path)| path))?;
     let (package, tensors) = package::assemble(groups, options, &known)?;
     let element = options.element.unwrap_or(Element::F32);
     if !matches!(element, Element::F32 | Element::F16 | Element::Bf16) {
@@ -109,6 +113,18 @@ pub fn convert(
     }
     write::package(output, &package, tensors, element, progress)?;
     Ok(package)
+}
+
+/// Refuses an output whose renaming would destroy what it was made of.
+fn not_a_source<'a>(output: &Path, mut sources: impl Iterator<Item = &'a PathBuf>) -> Result<()> {
+    let Ok(found) = output.canonicalize() else { return Ok(()) };
+    match sources.any(|source| source.canonicalize().is_ok_and(|source| source == found)) {
+        true => Err(Error::argument(format!(
+            "output {} is one of the sources; name another file",
+            output.display()
+        ))),
+        false => Ok(()),
+    }
 }
 
 /// What fuzzing reaches: anything may come back but a crash.
