@@ -61,6 +61,38 @@ fn zip_of(root: &Path, to: &Path) {
     zip.finish().unwrap();
 }
 
+/// Copies everything below a folder.
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let target = to.join(path.file_name().unwrap());
+        if path.is_dir() {
+            copy(&path, &target);
+        } else {
+            fs::copy(&path, &target).unwrap();
+        }
+    }
+}
+
+#[test]
+fn only_the_last_stage_of_a_cascade_is_post_processed() {
+    let work = tempfile::tempdir().unwrap();
+    let folder = work.path();
+    let steps = "nnUNetTrainer__nnUNetPlans__3d_fullres/crossval_results_folds_0";
+    let steps = fixture("trainings/postprocessed/Dataset917_postprocessed").join(steps);
+    for (stage, expected) in [("3d_lowres", 0), ("3d_cascade_fullres", 1)] {
+        copy(&fixture("trainings/cascade/Dataset912_cascade"), &folder.join(stage));
+        let training = format!("nnUNetTrainer__nnUNetPlans__{stage}/crossval_results_folds_0");
+        copy(&steps, &folder.join(stage).join(training));
+        let model = format!("{stage}.safetensors");
+        prints(folder, &["convert", stage, "-o", &model]);
+        let document = info(folder, &model);
+        let found = document["package"]["postprocessing"].as_array().map_or(0, Vec::len);
+        assert_eq!(found.min(1), expected, "{document}");
+    }
+}
+
 #[test]
 fn a_cascade_converts_the_same_from_a_folder_and_a_zip() {
     let work = tempfile::tempdir().unwrap();

@@ -43,7 +43,8 @@ pub(super) fn assemble(
     for group in groups {
         let mut values = BTreeMap::new();
         let mut previous: Option<String> = None;
-        for training in group {
+        let last_stage = group.len().saturating_sub(1);
+        for (index, training) in group.into_iter().enumerate() {
             let base = if several { &training.dataset } else { &training.configuration };
             let name = distinct(&package, base);
             if values.is_empty() {
@@ -61,9 +62,9 @@ pub(super) fn assemble(
             };
             part.previous = training.previous.and(previous.take());
             previous = Some(part.name.clone());
-            for Postprocessing::LargestComponent { labels, connectivity, minimum_mm3 } in
-                training.postprocessing
-            {
+            // What a stage before the last found is the next one's input, not the result.
+            let steps = if index == last_stage { training.postprocessing } else { Vec::new() };
+            for Postprocessing::LargestComponent { labels, connectivity, minimum_mm3 } in steps {
                 let labels = labels.into_iter().map(value).collect();
                 let step = Postprocessing::LargestComponent { labels, connectivity, minimum_mm3 };
                 package.postprocessing.push(step);
