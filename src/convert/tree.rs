@@ -1,5 +1,6 @@
 //! Where trainings lie: a folder, or a zip of one.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -16,11 +17,23 @@ const MOST_FILES: usize = 200_000;
 const MOST_DEPTH: usize = 8;
 /// Times that a zip may shrink a file: weights hardly shrink, bombs a thousandfold.
 const MOST_RATIO: u64 = 200;
+/// The same of all files together, beside which there are small ones.
+const MOST_TOTAL_RATIO: u64 = 16;
+const SMALL_FILES: u64 = 64 << 20;
 
 /// Files by their path below a root, with `/` between folders.
 pub(super) enum Tree {
-    Folder { root: PathBuf, files: Vec<String> },
-    Archive { path: PathBuf, files: Vec<String>, unpacked: TempDir },
+    Folder {
+        root: PathBuf,
+        files: Vec<String>,
+    },
+    /// `left` is how many bytes may still be unpacked.
+    Archive {
+        path: PathBuf,
+        files: Vec<String>,
+        unpacked: TempDir,
+        left: Cell<u64>,
+    },
 }
 
 impl Tree {
@@ -52,7 +65,9 @@ impl Tree {
         }
         files.sort_unstable();
         let unpacked = TempDir::new().map_err(|source| Error::io(std::env::temp_dir(), source))?;
-        Ok(Self::Archive { path: path.into(), files, unpacked })
+        let length = length(path)?;
+        let left = Cell::new(length.saturating_mul(MOST_TOTAL_RATIO).saturating_add(SMALL_FILES));
+        Ok(Self::Archive { path: path.into(), files, unpacked, left })
     }
 
     pub(super) fn files(&self) -> &[String] {
@@ -73,10 +88,10 @@ impl Tree {
     pub(super) fn fetch(&self, name: &str) -> Result<PathBuf> {
         match self {
             Self::Folder { root, .. } => Ok(root.join(name)),
-            Self::Archive { path, unpacked, .. } => {
+            Self::Archive { path, unpacked, left, .. } => {
                 let target = unpacked.path().join(name);
                 if !target.exists() {
-                    unpack(path, name, &target)?;
+                    unpack(path, name, &target, left)?;
                 }
                 Ok(target)
             }
@@ -89,19 +104,36 @@ fn open(path: &Path) -> Result<ZipArchive<BufReader<File>>> {
     ZipArchive::new(BufReader::new(file)).map_err(|error| wrong(path, error.to_string()))
 }
 
-fn unpack(path: &Path, name: &str, target: &Path) -> Result<()> {
+fn length(path: &Path) -> Result<u64> {
+    std::fs::metadata(path).map(|found| found.len()).map_err(|source| Error::io(path, source))
+}
+
+fn unpack(path: &Path, name: &str, target: &Path, left: &Cell<u64>) -> Result<()> {
     let mut archive = open(path)?;
     let entry = archive.by_name(name).map_err(|error| wrong(path, format!("{name}: {error}")))?;
     let (size, packed) = (entry.size(), entry.compressed_size());
+    // The packed size is only said, too.
+    let length = length(path)?;
+    let end = entry.data_start().and_then(|start| start.checked_add(packed));
+    if end.is_none_or(|end| end > length) {
+        return Err(wrong(path, format!("{name} has {packed} bytes in a file of {length}")));
+    }
     if size > packed.saturating_mul(MOST_RATIO).saturating_add(1 << 20) {
         return Err(wrong(path, format!("{name} grows from {packed} to {size} bytes")));
+    }
+    match left.get().checked_sub(size) {
+        Some(rest) => left.set(rest),
+        None => {
+            let grown = format!("grows to much more than its {length} bytes, at {name}");
+            return Err(wrong(path, grown));
+        }
     }
     let io = |source| Error::io(target, source);
     let folder = target.parent().unwrap_or(target);
     std::fs::create_dir_all(folder).map_err(io)?;
     let mut file = File::create(target).map_err(io)?;
     // What is inside may be more than the directory says.
-    let copied = std::io::copy(&mut entry.take(size + 1), &mut file)
+    let copied = std::io::copy(&mut entry.take(size.saturating_add(1)), &mut file)
         .map_err(|error| wrong(path, format!("{name}: {error}")))?;
     match copied == size {
         true => Ok(()),
@@ -131,4 +163,50 @@ fn walk(folder: &Path, prefix: &str, depth: usize, files: &mut Vec<String>) -> R
 
 fn wrong(path: &Path, reason: impl Into<String>) -> Error {
     Error::format(path.display().to_string(), reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use zip::write::SimpleFileOptions;
+
+    use super::*;
+
+    /// A zip of files of zeros.
+    fn zeros(path: &Path, files: usize, length: usize) {
+        let mut zip = zip::ZipWriter::new(File::create(path).unwrap());
+        for index in 0..files {
+            zip.start_file(index.to_string(), SimpleFileOptions::default()).unwrap();
+            zip.write_all(&vec![0; length]).unwrap();
+        }
+        zip.finish().unwrap();
+    }
+
+    #[test]
+    fn all_files_together_grow_to_a_limit() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.zip");
+        // Each is small enough alone.
+        zeros(&path, 64, 1_200_000);
+        let tree = Tree::archive(&path).unwrap();
+        let refused = tree.files().iter().find_map(|name| tree.fetch(name).err());
+        let message = refused.unwrap().to_string();
+        assert!(message.contains("much more than its"), "{message}");
+        // What is unpacked already costs nothing.
+        tree.fetch("0").unwrap();
+    }
+
+    #[test]
+    fn packed_sizes_are_not_believed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.zip");
+        zeros(&path, 1, 32 << 20);
+        let mut bytes = std::fs::read(&path).unwrap();
+        let directory = bytes.windows(4).rposition(|four| four == b"PK\x01\x02").unwrap();
+        bytes[directory + 20..][..4].copy_from_slice(&0x7fff_fff0_u32.to_le_bytes());
+        std::fs::write(&path, bytes).unwrap();
+        let message = Tree::archive(&path).unwrap().fetch("0").unwrap_err().to_string();
+        assert!(message.contains("has 2147483632 bytes in a file of"), "{message}");
+    }
 }
