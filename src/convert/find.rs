@@ -111,7 +111,7 @@ mod tests {
 
     fn chosen(folders: &[&str], asked: &[&str]) -> std::result::Result<Vec<String>, String> {
         let folder = tempfile::tempdir().unwrap();
-        let tree = Tree::folder(folder.path()).unwrap();
+        let tree = Tree::folder(folder.path(), &()).unwrap();
         let asked: Vec<String> = asked.iter().map(|name| (*name).to_owned()).collect();
         let chosen = folds(&tree, &found(folders), &asked).map_err(|error| error.to_string())?;
         Ok(chosen.into_iter().map(|(_, folder)| folder).collect())

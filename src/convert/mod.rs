@@ -64,6 +64,15 @@ pub trait Progress {
     /// # Errors
     /// [`Error::Cancelled`] to stop; there is no output then.
     fn written(&mut self, done: u64, total: u64) -> Result<()>;
+
+    /// Whether to stop; asked while sources are found, unpacked and read.
+    fn cancelled(&self) -> bool {
+        false
+    }
+}
+
+fn go_on(progress: &dyn Progress) -> Result<()> {
+    if progress.cancelled() { Err(Error::Cancelled) } else { Ok(()) }
 }
 
 impl Progress for () {
@@ -100,13 +109,13 @@ pub fn convert(
     // What was unpacked from zips lives as long as the weights are read.
     let mut trees = Vec::new();
     for source in sources {
-        let (trainings, tree) = read::source(source, options, &known)?;
+        let (trainings, tree) = read::source(source, options, &known, progress)?;
         groups.push(trainings);
         trees.extend(tree);
     }
     let read = groups.iter().flatten().flat_map(|training| &training.files);
     not_a_source(output.path(), read.map(|(_, path)| path))?;
-    let (package, tensors) = package::assemble(groups, options, &known)?;
+    let (package, tensors) = package::assemble(groups, options, &known, progress)?;
     let element = options.element.unwrap_or(Element::F32);
     if !matches!(element, Element::F32 | Element::F16 | Element::Bf16) {
         return Err(Error::argument(format!("weights can't be stored as {element:?}")));
@@ -153,7 +162,7 @@ pub mod fuzzing {
     pub fn archive(path: &Path) {
         let Ok(tree) = super::tree::Tree::archive(path) else { return };
         for name in tree.files().iter().take(8) {
-            let _ = tree.fetch(name);
+            let _ = tree.fetch(name, &());
         }
     }
 }

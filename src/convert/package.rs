@@ -6,10 +6,10 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-use super::Options;
 use super::labels::Known;
 use super::network::Tensor;
 use super::training::Training;
+use super::{Options, Progress, go_on};
 use crate::base::{Error, Result};
 use crate::model::{Label, Output, Package, Postprocessing, Provenance, SourceFile, prefixes};
 
@@ -19,6 +19,7 @@ pub(super) fn assemble(
     groups: Vec<Vec<Training>>,
     options: &Options,
     known: &Known,
+    progress: &dyn Progress,
 ) -> Result<(Package, Vec<(String, Tensor)>)> {
     let last = groups.last().and_then(|group| group.last());
     let last = last.ok_or_else(|| Error::Internal("no training".into()))?;
@@ -74,7 +75,7 @@ pub(super) fn assemble(
                 training.dataset, training.trainer, training.configuration
             ));
             for (name, path) in &training.files {
-                let file = SourceFile { name: name.clone(), sha256: digest(path)? };
+                let file = SourceFile { name: name.clone(), sha256: digest(path, progress)? };
                 package.provenance.files.push(file);
             }
             package.parts.push(part);
@@ -139,12 +140,13 @@ fn distinct(package: &Package, base: &str) -> String {
     std::iter::once(base.clone()).chain(names).find(|name| !used(name)).unwrap_or(base)
 }
 
-fn digest(path: &Path) -> Result<String> {
+fn digest(path: &Path, progress: &dyn Progress) -> Result<String> {
     let io = |source| Error::io(path, source);
     let mut file = File::open(path).map_err(io)?;
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; 1 << 20];
     loop {
+        go_on(progress)?;
         match std::io::Read::read(&mut file, &mut buffer).map_err(io)? {
             0 => break,
             count => hasher.update(&buffer[..count]),

@@ -5,7 +5,6 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::Options;
 use super::checkpoint::{self, Checkpoint};
 use super::find::{self, Found, Version};
 use super::labels::Known;
@@ -13,7 +12,7 @@ use super::network::{self, Hints, Tensor};
 use super::training::Training;
 use super::tree::Tree;
 use super::weights::{self, State};
-use super::{nnunet_v1, nnunet_v2};
+use super::{Options, Progress, go_on, nnunet_v1, nnunet_v2};
 use crate::base::mapping::open_file;
 use crate::base::{Error, Result};
 use crate::model::{Architecture, Blend, Family, Output, Part};
@@ -29,10 +28,12 @@ pub(super) fn source(
     path: &Path,
     options: &Options,
     known: &Known,
+    progress: &dyn Progress,
 ) -> Result<(Vec<Training>, Option<Tree>)> {
+    go_on(progress)?;
     if path.is_dir() {
-        let tree = Tree::folder(path)?;
-        return Ok((tree_source(&tree, options, known)?, Some(tree)));
+        let tree = Tree::folder(path, progress)?;
+        return Ok((tree_source(&tree, options, known, progress)?, Some(tree)));
     }
     let name = path.to_string_lossy().into_owned();
     if let Some(pkl) = pair(path) {
@@ -46,7 +47,7 @@ pub(super) fn source(
     }
     if name.ends_with(".zip") && !is_checkpoint(path)? {
         let tree = Tree::archive(path)?;
-        return Ok((tree_source(&tree, options, known)?, Some(tree)));
+        return Ok((tree_source(&tree, options, known, progress)?, Some(tree)));
     }
     Ok((vec![bare(path, options, known)?], None))
 }
@@ -64,7 +65,12 @@ fn is_checkpoint(path: &Path) -> Result<bool> {
     Ok(tree.files().iter().any(|name| name.ends_with("/data.pkl")))
 }
 
-fn tree_source(tree: &Tree, options: &Options, known: &Known) -> Result<Vec<Training>> {
+fn tree_source(
+    tree: &Tree,
+    options: &Options,
+    known: &Known,
+    progress: &dyn Progress,
+) -> Result<Vec<Training>> {
     let stem = options.checkpoint.as_deref();
     let (v1_stem, v2_stem) = (stem.unwrap_or(V1_CHECKPOINT), stem.unwrap_or(V2_CHECKPOINT));
     let all = find::trainings(tree, v1_stem, v2_stem);
@@ -77,9 +83,9 @@ fn tree_source(tree: &Tree, options: &Options, known: &Known) -> Result<Vec<Trai
             ),
         ));
     }
-    let chosen = choose(tree, &all, options)?;
+    let chosen = choose(tree, &all, options, progress)?;
     let stem = if chosen.version == Version::V1 { v1_stem } else { v2_stem };
-    let training = folder(tree, chosen, stem, options, known)?;
+    let training = folder(tree, chosen, stem, options, known, progress)?;
     let Some(previous) = &training.previous else { return Ok(vec![training]) };
     // The stage before lies beside it: TRAINER__PLANS__CONFIGURATION.
     let (beside, own) = chosen.folder.rsplit_once('/').unwrap_or(("", &chosen.folder));
@@ -95,12 +101,17 @@ fn tree_source(tree: &Tree, options: &Options, known: &Known) -> Result<Vec<Trai
             tree.shown()
         ))
     })?;
-    let before = folder(tree, before, stem, options, known)?;
+    let before = folder(tree, before, stem, options, known, progress)?;
     Ok(vec![before, training])
 }
 
 /// The one training that is meant.
-fn choose<'a>(tree: &Tree, all: &'a [Found], options: &Options) -> Result<&'a Found> {
+fn choose<'a>(
+    tree: &Tree,
+    all: &'a [Found],
+    options: &Options,
+    progress: &dyn Progress,
+) -> Result<&'a Found> {
     let asked = |found: &&Found| options.select.iter().any(|part| found.folder.contains(part));
     let mut chosen: Vec<&Found> = match options.select.is_empty() {
         true => all.iter().collect(),
@@ -109,8 +120,10 @@ fn choose<'a>(tree: &Tree, all: &'a [Found], options: &Options) -> Result<&'a Fo
     // Of a cascade the last stage is meant.
     if let [_, _] = chosen.as_slice() {
         let configuration = |found: &Found| found.folder.rsplit("__").next().map(str::to_owned);
-        let previous: Vec<Option<String>> =
-            chosen.iter().map(|found| previous_stage(tree, found)).collect::<Result<_>>()?;
+        let previous: Vec<Option<String>> = chosen
+            .iter()
+            .map(|found| previous_stage(tree, found, progress))
+            .collect::<Result<_>>()?;
         let runs_before = |found: &&Found| {
             previous.iter().any(|name| name.is_some() && *name == configuration(found))
         };
@@ -130,13 +143,13 @@ fn choose<'a>(tree: &Tree, all: &'a [Found], options: &Options) -> Result<&'a Fo
     }
 }
 
-fn previous_stage(tree: &Tree, found: &Found) -> Result<Option<String>> {
+fn previous_stage(tree: &Tree, found: &Found, progress: &dyn Progress) -> Result<Option<String>> {
     let plans = found.path("plans.json");
     let name = found.folder.rsplit("__").next().unwrap_or_default();
     if found.version == Version::V1 || !tree.files().contains(&plans) {
         return Ok(None);
     }
-    let document = json_file(&tree.fetch(&plans)?)?;
+    let document = json_file(&tree.fetch(&plans, progress)?)?;
     let plans: nnunet_v2::Plans = nnunet_v2::parse(&plans, document)?;
     Ok(plans.configuration(&tree.shown(), name).ok().and_then(|found| found.previous_stage))
 }
@@ -148,25 +161,27 @@ fn folder(
     stem: &str,
     options: &Options,
     known: &Known,
+    progress: &dyn Progress,
 ) -> Result<Training> {
     let mut files = Vec::new();
     let mut folds = Vec::new();
     for (name, folder) in find::folds(tree, found, &options.folds)? {
+        go_on(progress)?;
         let checkpoint = found.checkpoint(&folder, stem);
-        let path = tree.fetch(&checkpoint)?;
+        let path = tree.fetch(&checkpoint, progress)?;
         folds.push(Fold::open(&name, &path)?);
         files.push((checkpoint, path));
     }
     let optional = |name: &str| -> Result<Option<(String, std::path::PathBuf)>> {
         let name = found.path(name);
         match tree.files().contains(&name) {
-            true => tree.fetch(&name).map(|path| Some((name, path))),
+            true => tree.fetch(&name, progress).map(|path| Some((name, path))),
             false => Ok(None),
         }
     };
     if found.version == Version::V1 {
         let pkl = format!("{}.pkl", files[0].0);
-        let path = tree.fetch(&pkl)?;
+        let path = tree.fetch(&pkl, progress)?;
         let document = v1_document(&path)?;
         files.push((pkl.clone(), path));
         let mut training = v1(&document, &pkl, folds, files, known)?;
@@ -195,7 +210,7 @@ fn folder(
     let names: Vec<String> = folds.iter().map(|fold| fold.name.clone()).collect();
     let mut training = v2(folds, plans, dataset, None, files)?;
     if let Some(name) = crossvalidation(tree, found, &names) {
-        let path = tree.fetch(&name)?;
+        let path = tree.fetch(&name, progress)?;
         training.postprocessing = nnunet_v2::postprocessing(&name, json_file(&path)?)?;
         training.files.push((name, path));
     }
