@@ -206,6 +206,18 @@ fn a_v1_pair_needs_nothing_beside_it() {
         assert_eq!(document["package"]["parts"][0]["generation"], "nnunet_v1");
         assert_eq!(document["package"]["parts"][0]["blend"], "softmax");
     }
+    // Other files may lie around it, and it may lie in a zip, under any name.
+    fs::create_dir_all(folder.join("release/deep")).unwrap();
+    for ending in ["model", "model.pkl"] {
+        let from = folder.join(format!("model_final_checkpoint.{ending}"));
+        fs::copy(from, folder.join(format!("release/deep/base_ep4k.{ending}"))).unwrap();
+    }
+    zip_of(&folder.join("release"), &folder.join("pair.zip"));
+    let parts = |model: &str| info(folder, model)["package"]["parts"].clone();
+    for source in [all.to_str().unwrap(), "release", "pair.zip"] {
+        prints(folder, &["convert", source, "-o", "around.safetensors"]);
+        assert_eq!(parts("around.safetensors"), parts("f32.safetensors"), "{source}");
+    }
     let size = |name: &str| fs::metadata(folder.join(name)).unwrap().len();
     assert!(size("f16.safetensors") < size("f32.safetensors") * 2 / 3);
     let text = prints(folder, &["info", "f16.safetensors", "--volume", "64x64x64"]);

@@ -12,7 +12,10 @@ pub(super) struct Found {
     /// Its folder below the tree's root; empty is the root.
     pub(super) folder: String,
     pub(super) version: Version,
-    /// Names of its folds, and their folders below the training's.
+    /// Its checkpoints' name without the ending.
+    pub(super) stem: String,
+    /// Names of its folds, and their folders below the training's; empty is a pair that lies in
+    /// the folder itself.
     pub(super) folds: Vec<(String, String)>,
 }
 
@@ -29,11 +32,53 @@ impl Found {
         if self.folder.is_empty() { name.into() } else { format!("{}/{name}", self.folder) }
     }
 
-    /// Its checkpoint of a fold.
-    pub(super) fn checkpoint(&self, fold: &str, stem: &str) -> String {
-        let ending = if self.version == Version::V1 { "model" } else { "pth" };
-        self.path(&format!("{fold}/{stem}.{ending}"))
+    /// What it is called and selected by.
+    pub(super) fn name(&self) -> String {
+        if self.is_pair() { self.path(&self.stem) } else { self.folder.clone() }
     }
+
+    /// Whether it is a `.model` beside its `.model.pkl`, without folders of folds.
+    pub(super) fn is_pair(&self) -> bool {
+        self.folds.iter().any(|(_, folder)| folder.is_empty())
+    }
+
+    /// Its checkpoint of a fold.
+    pub(super) fn checkpoint(&self, fold: &str) -> String {
+        let ending = if self.version == Version::V1 { "model" } else { "pth" };
+        let name = format!("{}.{ending}", self.stem);
+        self.path(&if fold.is_empty() { name } else { format!("{fold}/{name}") })
+    }
+}
+
+/// Whether a folder holds one fold.
+fn is_fold(folder: &str) -> bool {
+    folder == "all" || folder.starts_with("fold_")
+}
+
+/// Every `.model` beside its `.model.pkl` that is in no fold's folder; of several in one folder
+/// the one named `stem`, if it is there.
+pub(super) fn pairs(tree: &Tree, stem: &str) -> Vec<Found> {
+    let is_there = |name: &String| tree.files().binary_search(name).is_ok();
+    let mut found = Vec::new();
+    for file in tree.files() {
+        let Some(name) = file.strip_suffix(".model") else { continue };
+        let (folder, own) = name.rsplit_once('/').unwrap_or(("", name));
+        if !is_there(&format!("{file}.pkl")) || is_fold(folder.rsplit('/').next().unwrap_or("")) {
+            continue;
+        }
+        let pair = |stem: &str| Found {
+            folder: folder.into(),
+            version: Version::V1,
+            stem: stem.into(),
+            folds: vec![("0".into(), String::new())],
+        };
+        let meant = pair(stem).checkpoint("");
+        let has_meant = is_there(&meant) && is_there(&format!("{meant}.pkl"));
+        if !has_meant || own == stem {
+            found.push(pair(own));
+        }
+    }
+    found
 }
 
 /// All trainings: folders that have `fold_X/STEM.pth` (v2) or `fold_X/STEM.model` (v1).
@@ -48,13 +93,17 @@ pub(super) fn trainings(tree: &Tree, v1_stem: &str, v2_stem: &str) -> Vec<Found>
         };
         let (folder, fold_folder) = place.rsplit_once('/').unwrap_or(("", place));
         let fold = fold_folder.strip_prefix("fold_").unwrap_or(fold_folder);
-        if fold_folder != "all" && !fold_folder.starts_with("fold_") {
+        if !is_fold(fold_folder) {
             continue;
         }
         let fold = (fold.to_owned(), fold_folder.to_owned());
         match found.iter_mut().find(|found| found.folder == folder) {
             Some(found) => found.folds.push(fold),
-            None => found.push(Found { folder: folder.into(), version, folds: vec![fold] }),
+            None => {
+                let stem = if version == Version::V1 { v1_stem } else { v2_stem };
+                let (folder, stem) = (folder.into(), stem.into());
+                found.push(Found { folder, version, stem, folds: vec![fold] });
+            }
         }
     }
     found
@@ -106,7 +155,7 @@ mod tests {
     fn found(folders: &[&str]) -> Found {
         let name = |folder: &&str| folder.strip_prefix("fold_").unwrap_or(folder).to_owned();
         let folds = folders.iter().map(|folder| (name(folder), (*folder).to_owned())).collect();
-        Found { folder: "T__P__3d_fullres".into(), version: Version::V1, folds }
+        Found { folder: "T__P__3d_fullres".into(), version: Version::V1, stem: "m".into(), folds }
     }
 
     fn chosen(folders: &[&str], asked: &[&str]) -> std::result::Result<Vec<String>, String> {

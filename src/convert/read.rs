@@ -73,19 +73,23 @@ fn tree_source(
 ) -> Result<Vec<Training>> {
     let stem = options.checkpoint.as_deref();
     let (v1_stem, v2_stem) = (stem.unwrap_or(V1_CHECKPOINT), stem.unwrap_or(V2_CHECKPOINT));
-    let all = find::trainings(tree, v1_stem, v2_stem);
+    let mut all = find::trainings(tree, v1_stem, v2_stem);
+    if all.is_empty() {
+        all = find::pairs(tree, v1_stem);
+        all.retain(|pair| stem.is_none_or(|stem| pair.stem == stem));
+    }
     if all.is_empty() {
         return Err(Error::format(
             tree.shown(),
             format!(
                 "holds no training: no fold_X/{v2_stem}.pth of nnU-Net v2, no fold_X/{v1_stem}.model \
-                 of v1"
+                 of v1, no .model beside its .model.pkl; of a fold's folder of v2, give the folder \
+                 around it"
             ),
         ));
     }
     let chosen = choose(tree, &all, options, progress)?;
-    let stem = if chosen.version == Version::V1 { v1_stem } else { v2_stem };
-    let training = folder(tree, chosen, stem, options, known, progress)?;
+    let training = folder(tree, chosen, options, known, progress)?;
     let Some(previous) = &training.previous else { return Ok(vec![training]) };
     // The stage before lies beside it: TRAINER__PLANS__CONFIGURATION.
     let (beside, own) = chosen.folder.rsplit_once('/').unwrap_or(("", &chosen.folder));
@@ -101,7 +105,7 @@ fn tree_source(
             tree.shown()
         ))
     })?;
-    let before = folder(tree, before, stem, options, known, progress)?;
+    let before = folder(tree, before, options, known, progress)?;
     Ok(vec![before, training])
 }
 
@@ -158,7 +162,6 @@ fn previous_stage(tree: &Tree, found: &Found, progress: &dyn Progress) -> Result
 fn folder(
     tree: &Tree,
     found: &Found,
-    stem: &str,
     options: &Options,
     known: &Known,
     progress: &dyn Progress,
@@ -167,7 +170,7 @@ fn folder(
     let mut folds = Vec::new();
     for (name, folder) in find::folds(tree, found, &options.folds)? {
         go_on(progress)?;
-        let checkpoint = found.checkpoint(&folder, stem);
+        let checkpoint = found.checkpoint(&folder);
         let path = tree.fetch(&checkpoint, progress)?;
         folds.push(Fold::open(&name, &path)?);
         files.push((checkpoint, path));
@@ -185,6 +188,9 @@ fn folder(
         let document = v1_document(&path)?;
         files.push((pkl.clone(), path));
         let mut training = v1(&document, &pkl, folds, files, known)?;
+        if found.is_pair() {
+            return Ok(training);
+        }
         if let Some((name, path)) = optional("postprocessing.json")? {
             training.postprocessing = nnunet_v1::postprocessing(&name, json_file(&path)?)?;
             training.files.push((name, path));
