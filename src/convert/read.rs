@@ -20,6 +20,8 @@ use crate::volume::Generation;
 
 /// Bytes of a JSON document.
 const MOST_DOCUMENT: u64 = 64 << 20;
+/// Trainings that a message lists.
+const MOST_SHOWN: usize = 20;
 const V1_CHECKPOINT: &str = "model_final_checkpoint";
 const V2_CHECKPOINT: &str = "checkpoint_final";
 
@@ -116,11 +118,10 @@ fn choose<'a>(
     options: &Options,
     progress: &dyn Progress,
 ) -> Result<&'a Found> {
-    let asked = |found: &&Found| options.select.iter().any(|part| found.folder.contains(part));
-    let mut chosen: Vec<&Found> = match options.select.is_empty() {
-        true => all.iter().collect(),
-        false => all.iter().filter(asked).collect(),
-    };
+    let names: Vec<String> = all.iter().map(Found::name).collect();
+    let asked: Vec<bool> = selected(&names, &options.select);
+    let mut chosen: Vec<&Found> =
+        all.iter().zip(asked).filter_map(|(found, asked)| asked.then_some(found)).collect();
     // Of a cascade the last stage is meant.
     if let [_, _] = chosen.as_slice() {
         let configuration = |found: &Found| found.folder.rsplit("__").next().map(str::to_owned);
@@ -136,15 +137,40 @@ fn choose<'a>(
     match chosen.as_slice() {
         [one] => Ok(one),
         _ => {
-            let names: Vec<&str> = all.iter().map(|found| found.folder.as_str()).collect();
+            let mut shown = names[..names.len().min(MOST_SHOWN)].join(", ");
+            if names.len() > MOST_SHOWN {
+                shown += &format!(" and {} more", names.len() - MOST_SHOWN);
+            }
             let matching = if chosen.is_empty() { "none of them is" } else { "choose one" };
             Err(Error::argument(format!(
                 "{} holds several trainings; {matching} with --select: {}",
                 tree.shown(),
-                names.join(", ")
+                shown
             )))
         }
     }
+}
+
+/// Which names are meant by these parts of them; all without any. A name that is, or ends with, a
+/// part as a whole comes before those that only contain it.
+fn selected(names: &[String], parts: &[String]) -> Vec<bool> {
+    let mut all = vec![parts.is_empty(); names.len()];
+    for part in parts {
+        let part = part.trim_end_matches('/');
+        let ends = |name: &str, mark: &str| {
+            name.strip_suffix(part).is_some_and(|before| before.ends_with(mark))
+        };
+        let is_whole = |name: &String| name == part || ends(name, "/");
+        let is_configuration = |name: &String| ends(name, "__");
+        let contains = |name: &String| name.contains(part);
+        let rules: [&dyn Fn(&String) -> bool; 3] = [&is_whole, &is_configuration, &contains];
+        if let Some(rule) = rules.iter().find(|rule| names.iter().any(|name| rule(name))) {
+            for (all, name) in all.iter_mut().zip(names) {
+                *all |= rule(name);
+            }
+        }
+    }
+    all
 }
 
 fn previous_stage(tree: &Tree, found: &Found, progress: &dyn Progress) -> Result<Option<String>> {
@@ -459,4 +485,25 @@ fn json_file(path: &Path) -> Result<Value> {
 fn file_of(path: &Path) -> (String, std::path::PathBuf) {
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
     (name.unwrap_or_default(), path.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn whole_names_are_selected_before_those_that_contain_them() {
+        let names = ["A/T__P__3d_fullres", "A/T__P__3d_fullres_high", "B/T__P__2d"];
+        let names = names.map(str::to_owned);
+        let selected = |parts: &[&str]| {
+            let parts: Vec<String> = parts.iter().map(|part| (*part).to_owned()).collect();
+            super::selected(&names, &parts)
+        };
+        assert_eq!(selected(&[]), [true, true, true]);
+        assert_eq!(selected(&["A/T__P__3d_fullres"]), [true, false, false]);
+        assert_eq!(selected(&["T__P__3d_fullres/"]), [true, false, false]);
+        assert_eq!(selected(&["3d_fullres"]), [true, false, false]);
+        assert_eq!(selected(&["3d_fullres_"]), [false, true, false]);
+        assert_eq!(selected(&["A/"]), [true, true, false]);
+        assert_eq!(selected(&["2d", "3d_fullres_high"]), [false, true, true]);
+        assert_eq!(selected(&["none"]), [false, false, false]);
+    }
 }
