@@ -61,6 +61,38 @@ fn zip_of(root: &Path, to: &Path) {
     zip.finish().unwrap();
 }
 
+/// Copies everything below a folder.
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let target = to.join(path.file_name().unwrap());
+        if path.is_dir() {
+            copy(&path, &target);
+        } else {
+            fs::copy(&path, &target).unwrap();
+        }
+    }
+}
+
+#[test]
+fn only_the_last_stage_of_a_cascade_is_post_processed() {
+    let work = tempfile::tempdir().unwrap();
+    let folder = work.path();
+    let steps = "nnUNetTrainer__nnUNetPlans__3d_fullres/crossval_results_folds_0";
+    let steps = fixture("trainings/postprocessed/Dataset917_postprocessed").join(steps);
+    for (stage, expected) in [("3d_lowres", 0), ("3d_cascade_fullres", 1)] {
+        copy(&fixture("trainings/cascade/Dataset912_cascade"), &folder.join(stage));
+        let training = format!("nnUNetTrainer__nnUNetPlans__{stage}/crossval_results_folds_0");
+        copy(&steps, &folder.join(stage).join(training));
+        let model = format!("{stage}.safetensors");
+        prints(folder, &["convert", stage, "-o", &model]);
+        let document = info(folder, &model);
+        let found = document["package"]["postprocessing"].as_array().map_or(0, Vec::len);
+        assert_eq!(found.min(1), expected, "{document}");
+    }
+}
+
 #[test]
 fn a_cascade_converts_the_same_from_a_folder_and_a_zip() {
     let work = tempfile::tempdir().unwrap();
@@ -123,6 +155,34 @@ fn several_sources_become_parts_whose_labels_follow_each_other() {
     assert!(text.contains(&format!("{differ} of 5760 voxels differ")), "{text}");
 }
 
+#[test]
+fn structures_without_names_stay_apart() {
+    let work = tempfile::tempdir().unwrap();
+    let folder = work.path();
+    let sources = ["generic_unet", "stunet"].map(|name| fixture(&format!("trainings_v1/{name}")));
+    let sources = sources.each_ref().map(|path| path.to_str().unwrap());
+    let both = ["convert", sources[0], sources[1], "-o", "both.safetensors"];
+    let names = |package: &Value| -> Vec<String> {
+        let labels = package["labels"].as_array().unwrap().iter();
+        labels.map(|label| label["name"].as_str().unwrap().to_owned()).collect()
+    };
+    prints(folder, &both);
+    let package = &info(folder, "both.safetensors")["package"];
+    let expected = |task: &str| (1..=3).map(|value| format!("class {value} of {task}")).collect();
+    let expected: [Vec<String>; 3] =
+        [vec!["background".into()], expected("Task902_generic_unet"), expected("Task900_stunet")];
+    assert_eq!(names(package), expected.concat());
+    assert_eq!(package["parts"][1]["output"]["classes"], serde_json::json!([0, 4, 5, 6]));
+
+    // Values are those of the package.
+    fs::write(folder.join("names.json"), r#"{"1": "liver", "4": {"name": "spleen"}}"#).unwrap();
+    prints(folder, &[&both[..], &["--labels", "names.json"]].concat());
+    let named = names(&info(folder, "both.safetensors")["package"]);
+    assert_eq!([&named[1], &named[4]], ["liver", "spleen"]);
+    assert_eq!(named[2], "class 2 of Task902_generic_unet");
+    assert_eq!(named.len(), 7);
+}
+
 /// The voxels of an uncompressed label map of bytes.
 fn voxels(path: &Path) -> Vec<u8> {
     voxtile::formats::nifti::read(path).unwrap().bytes.to_vec()
@@ -145,6 +205,18 @@ fn a_v1_pair_needs_nothing_beside_it() {
         let document = info(folder, &model);
         assert_eq!(document["package"]["parts"][0]["generation"], "nnunet_v1");
         assert_eq!(document["package"]["parts"][0]["blend"], "softmax");
+    }
+    // Other files may lie around it, and it may lie in a zip, under any name.
+    fs::create_dir_all(folder.join("release/deep")).unwrap();
+    for ending in ["model", "model.pkl"] {
+        let from = folder.join(format!("model_final_checkpoint.{ending}"));
+        fs::copy(from, folder.join(format!("release/deep/base_ep4k.{ending}"))).unwrap();
+    }
+    zip_of(&folder.join("release"), &folder.join("pair.zip"));
+    let parts = |model: &str| info(folder, model)["package"]["parts"].clone();
+    for source in [all.to_str().unwrap(), "release", "pair.zip"] {
+        prints(folder, &["convert", source, "-o", "around.safetensors"]);
+        assert_eq!(parts("around.safetensors"), parts("f32.safetensors"), "{source}");
     }
     let size = |name: &str| fs::metadata(folder.join(name)).unwrap().len();
     assert!(size("f16.safetensors") < size("f32.safetensors") * 2 / 3);
@@ -174,6 +246,17 @@ fn weights_alone_convert_with_plans_beside_them() {
     let checkpoint = training.join("fold_0/checkpoint_final.pth");
     prints(folder, &["convert", checkpoint.to_str().unwrap(), "-o", "self.safetensors"]);
     assert_eq!(Model::open(folder.join("self.safetensors")).unwrap().package().parts[0], parts[0]);
+    // What was read is never written over.
+    let before = fs::read(folder.join("self.safetensors")).unwrap();
+    let own = ["convert", "./self.safetensors", "-o", "self.safetensors"];
+    let text = fails(folder, &[&own[..], &beside].concat(), 2);
+    assert!(text.contains("is one of the sources"), "{text}");
+    assert!(fs::read(folder.join("self.safetensors")).unwrap() == before);
+    fs::create_dir_all(folder.join("T__P__3d_fullres/fold_0")).unwrap();
+    let inside = "T__P__3d_fullres/fold_0/checkpoint_final.pth";
+    fs::copy(&checkpoint, folder.join(inside)).unwrap();
+    let text = fails(folder, &["convert", "T__P__3d_fullres", "-o", inside], 2);
+    assert!(text.contains("is one of the sources"), "{text}");
     let text = fails(folder, &bare, 2);
     assert!(text.contains("add --plans"), "{text}");
 }
@@ -192,6 +275,8 @@ fn mistakes_are_explained() {
     fs::remove_file(folder.join("x.safetensors")).unwrap();
     let text = fails(folder, &[&select[..], &["Dataset900", "--folds", "3"]].concat(), 2);
     assert!(text.contains("has no fold 3; it has 0"), "{text}");
+    let text = fails(folder, &[&select[..], &["two_folds", "--folds", "0,0"]].concat(), 2);
+    assert!(text.contains("fold 0 is asked for twice"), "{text}");
     fails(folder, &["convert", "missing", "-o", "x.safetensors"], 3);
     let empty = folder.join("empty");
     fs::create_dir(&empty).unwrap();

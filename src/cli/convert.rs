@@ -64,11 +64,15 @@ impl Bar {
 
 impl Progress for Bar {
     fn written(&mut self, done: u64, total: u64) -> Result<()> {
-        if system::cancelled() {
+        if self.cancelled() {
             return Err(Error::Cancelled);
         }
         self.bar.set_length(total);
         self.bar.set_position(done);
         Ok(())
+    }
+
+    fn cancelled(&self) -> bool {
+        system::cancelled()
     }
 }

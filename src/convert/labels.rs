@@ -75,38 +75,39 @@ impl Known {
         Ok(known)
     }
 
-    /// Names of a v1 model's labels, which its plans lack; the second says whether they are known.
-    pub(super) fn names_of_classes(&self, classes: u32, is_stunet: bool) -> Vec<(u32, String)> {
+    /// Names of a v1 model's labels, which its plans lack; the second says whether they are
+    /// invented.
+    pub(super) fn names_of_classes(
+        &self,
+        classes: u32,
+        is_stunet: bool,
+    ) -> (Vec<(u32, String)>, bool) {
+        let is_known = is_stunet && classes as usize == STUNET + 1;
         let name = |value: u32| match value {
             0 => "background".to_owned(),
-            _ if is_stunet && classes as usize == STUNET + 1 => {
-                self.structures[value as usize - 1].name.clone()
-            }
+            _ if is_known => self.structures[value as usize - 1].name.clone(),
             _ => format!("class {value}"),
         };
-        (0..classes).map(|value| (value, name(value))).collect()
+        ((0..classes).map(|value| (value, name(value))).collect(), !is_known)
     }
 
-    /// A label's name, as the user has it.
-    pub(super) fn name(&self, value: u32, name: &str) -> String {
-        match self.values.get(&value) {
-            Some(Details::Name(name) | Details::Fields(Fields { name: Some(name), .. })) => {
-                name.clone()
-            }
-            _ => name.to_owned(),
-        }
-    }
-
-    /// A label of a package: `value` in its own training, `written` in the package.
-    pub(super) fn label(&self, value: u32, written: u32, name: &str) -> Label {
+    /// A label of a package: its value there, and the name that its training has.
+    pub(super) fn label(&self, value: u32, own: &str) -> Label {
+        let said: Vec<&Details> =
+            [self.names.get(own), self.values.get(&value)].into_iter().flatten().collect();
+        let name = said.iter().rev().find_map(|details| match details {
+            Details::Name(name) | Details::Fields(Fields { name: Some(name), .. }) => Some(name),
+            Details::Fields(_) => None,
+        });
+        let name = name.map_or(own, String::as_str);
         let built_in = self.structures.iter().find(|structure| structure.name == name);
         let mut label = Label {
-            value: written,
+            value,
             name: name.to_owned(),
             color: built_in.and_then(|structure| structure.color),
             code: built_in.and_then(|structure| structure.code.clone()),
         };
-        for details in [self.names.get(name), self.values.get(&value)].into_iter().flatten() {
+        for details in self.names.get(name).into_iter().chain(said) {
             if let Details::Fields(fields) = details {
                 label.color = fields.color.or(label.color);
                 label.code = fields.code.clone().or(label.code);

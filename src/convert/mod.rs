@@ -64,6 +64,15 @@ pub trait Progress {
     /// # Errors
     /// [`Error::Cancelled`] to stop; there is no output then.
     fn written(&mut self, done: u64, total: u64) -> Result<()>;
+
+    /// Whether to stop; asked while sources are found, unpacked and read.
+    fn cancelled(&self) -> bool {
+        false
+    }
+}
+
+fn go_on(progress: &dyn Progress) -> Result<()> {
+    if progress.cancelled() { Err(Error::Cancelled) } else { Ok(()) }
 }
 
 impl Progress for () {
@@ -92,23 +101,39 @@ pub fn convert(
     if sources.is_empty() {
         return Err(Error::argument("there is no source to convert"));
     }
+    let beside = [&options.plans, &options.dataset, &options.labels];
+    not_a_source(output, sources.iter().chain(beside.into_iter().flatten()))?;
     let output = OutputFile::create(output)?;
     let known = Known::read(options.labels.as_deref())?;
     let mut groups: Vec<Vec<Training>> = Vec::new();
     // What was unpacked from zips lives as long as the weights are read.
     let mut trees = Vec::new();
     for source in sources {
-        let (trainings, tree) = read::source(source, options, &known)?;
+        let (trainings, tree) = read::source(source, options, &known, progress)?;
         groups.push(trainings);
         trees.extend(tree);
     }
-    let (package, tensors) = package::assemble(groups, options, &known)?;
+    let read = groups.iter().flatten().flat_map(|training| &training.files);
+    not_a_source(output.path(), read.map(|(_, path)| path))?;
+    let (package, tensors) = package::assemble(groups, options, &known, progress)?;
     let element = options.element.unwrap_or(Element::F32);
     if !matches!(element, Element::F32 | Element::F16 | Element::Bf16) {
         return Err(Error::argument(format!("weights can't be stored as {element:?}")));
     }
     write::package(output, &package, tensors, element, progress)?;
     Ok(package)
+}
+
+/// Refuses an output whose renaming would destroy what it was made of.
+fn not_a_source<'a>(output: &Path, mut sources: impl Iterator<Item = &'a PathBuf>) -> Result<()> {
+    let Ok(found) = output.canonicalize() else { return Ok(()) };
+    match sources.any(|source| source.canonicalize().is_ok_and(|source| source == found)) {
+        true => Err(Error::argument(format!(
+            "output {} is one of the sources; name another file",
+            output.display()
+        ))),
+        false => Ok(()),
+    }
 }
 
 /// What fuzzing reaches: anything may come back but a crash.
@@ -137,7 +162,7 @@ pub mod fuzzing {
     pub fn archive(path: &Path) {
         let Ok(tree) = super::tree::Tree::archive(path) else { return };
         for name in tree.files().iter().take(8) {
-            let _ = tree.fetch(name);
+            let _ = tree.fetch(name, &());
         }
     }
 }

@@ -6,10 +6,10 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-use super::Options;
 use super::labels::Known;
 use super::network::Tensor;
 use super::training::Training;
+use super::{Options, Progress, go_on};
 use crate::base::{Error, Result};
 use crate::model::{Label, Output, Package, Postprocessing, Provenance, SourceFile, prefixes};
 
@@ -19,6 +19,7 @@ pub(super) fn assemble(
     groups: Vec<Vec<Training>>,
     options: &Options,
     known: &Known,
+    progress: &dyn Progress,
 ) -> Result<(Package, Vec<(String, Tensor)>)> {
     let last = groups.last().and_then(|group| group.last());
     let last = last.ok_or_else(|| Error::Internal("no training".into()))?;
@@ -37,19 +38,23 @@ pub(super) fn assemble(
         },
     };
     let several = groups.len() > 1;
+    let mut same = BTreeMap::new();
     let mut sources = Vec::new();
     let mut folds = Vec::new();
     for group in groups {
         let mut values = BTreeMap::new();
         let mut previous: Option<String> = None;
-        for training in group {
+        let last_stage = group.len().saturating_sub(1);
+        for (index, training) in group.into_iter().enumerate() {
+            let base = if several { &training.dataset } else { &training.configuration };
+            let name = distinct(&package, base);
             if values.is_empty() {
-                values = new_values(&mut package.labels, &training, known);
+                let part = several.then_some(name.as_str());
+                values = new_values(&mut package.labels, &mut same, &training, part, known);
             }
             let value = |value: u32| values.get(&value).copied().unwrap_or(value);
             let mut part = training.part;
-            let base = if several { &training.dataset } else { &training.configuration };
-            part.name = distinct(&package, base);
+            part.name = name;
             part.blend = options.blend.unwrap_or(part.blend);
             part.axes.orientation = options.orientation.unwrap_or(part.axes.orientation);
             part.output = match part.output {
@@ -58,9 +63,9 @@ pub(super) fn assemble(
             };
             part.previous = training.previous.and(previous.take());
             previous = Some(part.name.clone());
-            for Postprocessing::LargestComponent { labels, connectivity, minimum_mm3 } in
-                training.postprocessing
-            {
+            // What a stage before the last found is the next one's input, not the result.
+            let steps = if index == last_stage { training.postprocessing } else { Vec::new() };
+            for Postprocessing::LargestComponent { labels, connectivity, minimum_mm3 } in steps {
                 let labels = labels.into_iter().map(value).collect();
                 let step = Postprocessing::LargestComponent { labels, connectivity, minimum_mm3 };
                 package.postprocessing.push(step);
@@ -70,7 +75,7 @@ pub(super) fn assemble(
                 training.dataset, training.trainer, training.configuration
             ));
             for (name, path) in &training.files {
-                let file = SourceFile { name: name.clone(), sha256: digest(path)? };
+                let file = SourceFile { name: name.clone(), sha256: digest(path, progress)? };
                 package.provenance.files.push(file);
             }
             package.parts.push(part);
@@ -89,22 +94,37 @@ pub(super) fn assemble(
     Ok((package, tensors))
 }
 
-/// The value in the package for each of a training's: that of the same name, or the next.
-fn new_values(labels: &mut Vec<Label>, training: &Training, known: &Known) -> BTreeMap<u32, u32> {
+/// The value in the package for each of a training's: that of the same name, or the next. `same`
+/// has the values of the names so far. Names that are made up are those of their `part` alone.
+fn new_values(
+    labels: &mut Vec<Label>,
+    same: &mut BTreeMap<String, u32>,
+    training: &Training,
+    part: Option<&str>,
+    known: &Known,
+) -> BTreeMap<u32, u32> {
     let mut values = BTreeMap::new();
     let first = labels.is_empty();
     for (value, name) in &training.labels {
-        let name = known.name(*value, name);
-        let same = |label: &&Label| label.name == name || (label.value == 0 && *value == 0);
-        let written = match labels.iter().find(same) {
-            Some(label) => label.value,
-            None => {
-                let next = labels.last().map_or(0, |label| label.value + 1);
-                let written = if first { *value } else { next };
-                labels.push(known.label(*value, written, &name));
-                written
-            }
+        let invented = training.invented && *value != 0;
+        let found = match *value {
+            0 => labels.first().map(|background| background.value),
+            _ if invented => None,
+            _ => same.get(name).copied(),
         };
+        let written = found.unwrap_or_else(|| {
+            let next = labels.last().map_or(0, |label| label.value + 1);
+            let written = if first { *value } else { next };
+            let name = match part {
+                Some(part) if invented => format!("{name} of {part}"),
+                _ => name.clone(),
+            };
+            labels.push(known.label(written, &name));
+            written
+        });
+        if !invented {
+            same.insert(name.clone(), written);
+        }
         values.insert(*value, written);
     }
     values
@@ -120,12 +140,13 @@ fn distinct(package: &Package, base: &str) -> String {
     std::iter::once(base.clone()).chain(names).find(|name| !used(name)).unwrap_or(base)
 }
 
-fn digest(path: &Path) -> Result<String> {
+fn digest(path: &Path, progress: &dyn Progress) -> Result<String> {
     let io = |source| Error::io(path, source);
     let mut file = File::open(path).map_err(io)?;
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; 1 << 20];
     loop {
+        go_on(progress)?;
         match std::io::Read::read(&mut file, &mut buffer).map_err(io)? {
             0 => break,
             count => hasher.update(&buffer[..count]),

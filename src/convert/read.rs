@@ -5,7 +5,6 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::Options;
 use super::checkpoint::{self, Checkpoint};
 use super::find::{self, Found, Version};
 use super::labels::Known;
@@ -13,7 +12,7 @@ use super::network::{self, Hints, Tensor};
 use super::training::Training;
 use super::tree::Tree;
 use super::weights::{self, State};
-use super::{nnunet_v1, nnunet_v2};
+use super::{Options, Progress, go_on, nnunet_v1, nnunet_v2};
 use crate::base::mapping::open_file;
 use crate::base::{Error, Result};
 use crate::model::{Architecture, Blend, Family, Output, Part};
@@ -21,6 +20,8 @@ use crate::volume::Generation;
 
 /// Bytes of a JSON document.
 const MOST_DOCUMENT: u64 = 64 << 20;
+/// Trainings that a message lists.
+const MOST_SHOWN: usize = 20;
 const V1_CHECKPOINT: &str = "model_final_checkpoint";
 const V2_CHECKPOINT: &str = "checkpoint_final";
 
@@ -29,10 +30,12 @@ pub(super) fn source(
     path: &Path,
     options: &Options,
     known: &Known,
+    progress: &dyn Progress,
 ) -> Result<(Vec<Training>, Option<Tree>)> {
+    go_on(progress)?;
     if path.is_dir() {
-        let tree = Tree::folder(path)?;
-        return Ok((tree_source(&tree, options, known)?, Some(tree)));
+        let tree = Tree::folder(path, progress)?;
+        return Ok((tree_source(&tree, options, known, progress)?, Some(tree)));
     }
     let name = path.to_string_lossy().into_owned();
     if let Some(pkl) = pair(path) {
@@ -46,7 +49,7 @@ pub(super) fn source(
     }
     if name.ends_with(".zip") && !is_checkpoint(path)? {
         let tree = Tree::archive(path)?;
-        return Ok((tree_source(&tree, options, known)?, Some(tree)));
+        return Ok((tree_source(&tree, options, known, progress)?, Some(tree)));
     }
     Ok((vec![bare(path, options, known)?], None))
 }
@@ -64,22 +67,31 @@ fn is_checkpoint(path: &Path) -> Result<bool> {
     Ok(tree.files().iter().any(|name| name.ends_with("/data.pkl")))
 }
 
-fn tree_source(tree: &Tree, options: &Options, known: &Known) -> Result<Vec<Training>> {
+fn tree_source(
+    tree: &Tree,
+    options: &Options,
+    known: &Known,
+    progress: &dyn Progress,
+) -> Result<Vec<Training>> {
     let stem = options.checkpoint.as_deref();
     let (v1_stem, v2_stem) = (stem.unwrap_or(V1_CHECKPOINT), stem.unwrap_or(V2_CHECKPOINT));
-    let all = find::trainings(tree, v1_stem, v2_stem);
+    let mut all = find::trainings(tree, v1_stem, v2_stem);
+    if all.is_empty() {
+        all = find::pairs(tree, v1_stem);
+        all.retain(|pair| stem.is_none_or(|stem| pair.stem == stem));
+    }
     if all.is_empty() {
         return Err(Error::format(
             tree.shown(),
             format!(
                 "holds no training: no fold_X/{v2_stem}.pth of nnU-Net v2, no fold_X/{v1_stem}.model \
-                 of v1"
+                 of v1, no .model beside its .model.pkl; of a fold's folder of v2, give the folder \
+                 around it"
             ),
         ));
     }
-    let chosen = choose(tree, &all, options)?;
-    let stem = if chosen.version == Version::V1 { v1_stem } else { v2_stem };
-    let training = folder(tree, chosen, stem, options, known)?;
+    let chosen = choose(tree, &all, options, progress)?;
+    let training = folder(tree, chosen, options, known, progress)?;
     let Some(previous) = &training.previous else { return Ok(vec![training]) };
     // The stage before lies beside it: TRAINER__PLANS__CONFIGURATION.
     let (beside, own) = chosen.folder.rsplit_once('/').unwrap_or(("", &chosen.folder));
@@ -95,22 +107,28 @@ fn tree_source(tree: &Tree, options: &Options, known: &Known) -> Result<Vec<Trai
             tree.shown()
         ))
     })?;
-    let before = folder(tree, before, stem, options, known)?;
+    let before = folder(tree, before, options, known, progress)?;
     Ok(vec![before, training])
 }
 
 /// The one training that is meant.
-fn choose<'a>(tree: &Tree, all: &'a [Found], options: &Options) -> Result<&'a Found> {
-    let asked = |found: &&Found| options.select.iter().any(|part| found.folder.contains(part));
-    let mut chosen: Vec<&Found> = match options.select.is_empty() {
-        true => all.iter().collect(),
-        false => all.iter().filter(asked).collect(),
-    };
+fn choose<'a>(
+    tree: &Tree,
+    all: &'a [Found],
+    options: &Options,
+    progress: &dyn Progress,
+) -> Result<&'a Found> {
+    let names: Vec<String> = all.iter().map(Found::name).collect();
+    let asked: Vec<bool> = selected(&names, &options.select);
+    let mut chosen: Vec<&Found> =
+        all.iter().zip(asked).filter_map(|(found, asked)| asked.then_some(found)).collect();
     // Of a cascade the last stage is meant.
     if let [_, _] = chosen.as_slice() {
         let configuration = |found: &Found| found.folder.rsplit("__").next().map(str::to_owned);
-        let previous: Vec<Option<String>> =
-            chosen.iter().map(|found| previous_stage(tree, found)).collect::<Result<_>>()?;
+        let previous: Vec<Option<String>> = chosen
+            .iter()
+            .map(|found| previous_stage(tree, found, progress))
+            .collect::<Result<_>>()?;
         let runs_before = |found: &&Found| {
             previous.iter().any(|name| name.is_some() && *name == configuration(found))
         };
@@ -119,24 +137,49 @@ fn choose<'a>(tree: &Tree, all: &'a [Found], options: &Options) -> Result<&'a Fo
     match chosen.as_slice() {
         [one] => Ok(one),
         _ => {
-            let names: Vec<&str> = all.iter().map(|found| found.folder.as_str()).collect();
+            let mut shown = names[..names.len().min(MOST_SHOWN)].join(", ");
+            if names.len() > MOST_SHOWN {
+                shown += &format!(" and {} more", names.len() - MOST_SHOWN);
+            }
             let matching = if chosen.is_empty() { "none of them is" } else { "choose one" };
             Err(Error::argument(format!(
                 "{} holds several trainings; {matching} with --select: {}",
                 tree.shown(),
-                names.join(", ")
+                shown
             )))
         }
     }
 }
 
-fn previous_stage(tree: &Tree, found: &Found) -> Result<Option<String>> {
+/// Which names are meant by these parts of them; all without any. A name that is, or ends with, a
+/// part as a whole comes before those that only contain it.
+fn selected(names: &[String], parts: &[String]) -> Vec<bool> {
+    let mut all = vec![parts.is_empty(); names.len()];
+    for part in parts {
+        let part = part.trim_end_matches('/');
+        let ends = |name: &str, mark: &str| {
+            name.strip_suffix(part).is_some_and(|before| before.ends_with(mark))
+        };
+        let is_whole = |name: &String| name == part || ends(name, "/");
+        let is_configuration = |name: &String| ends(name, "__");
+        let contains = |name: &String| name.contains(part);
+        let rules: [&dyn Fn(&String) -> bool; 3] = [&is_whole, &is_configuration, &contains];
+        if let Some(rule) = rules.iter().find(|rule| names.iter().any(|name| rule(name))) {
+            for (all, name) in all.iter_mut().zip(names) {
+                *all |= rule(name);
+            }
+        }
+    }
+    all
+}
+
+fn previous_stage(tree: &Tree, found: &Found, progress: &dyn Progress) -> Result<Option<String>> {
     let plans = found.path("plans.json");
     let name = found.folder.rsplit("__").next().unwrap_or_default();
     if found.version == Version::V1 || !tree.files().contains(&plans) {
         return Ok(None);
     }
-    let document = json_file(&tree.fetch(&plans)?)?;
+    let document = json_file(&tree.fetch(&plans, progress)?)?;
     let plans: nnunet_v2::Plans = nnunet_v2::parse(&plans, document)?;
     Ok(plans.configuration(&tree.shown(), name).ok().and_then(|found| found.previous_stage))
 }
@@ -145,31 +188,35 @@ fn previous_stage(tree: &Tree, found: &Found) -> Result<Option<String>> {
 fn folder(
     tree: &Tree,
     found: &Found,
-    stem: &str,
     options: &Options,
     known: &Known,
+    progress: &dyn Progress,
 ) -> Result<Training> {
     let mut files = Vec::new();
     let mut folds = Vec::new();
     for (name, folder) in find::folds(tree, found, &options.folds)? {
-        let checkpoint = found.checkpoint(&folder, stem);
-        let path = tree.fetch(&checkpoint)?;
+        go_on(progress)?;
+        let checkpoint = found.checkpoint(&folder);
+        let path = tree.fetch(&checkpoint, progress)?;
         folds.push(Fold::open(&name, &path)?);
         files.push((checkpoint, path));
     }
     let optional = |name: &str| -> Result<Option<(String, std::path::PathBuf)>> {
         let name = found.path(name);
         match tree.files().contains(&name) {
-            true => tree.fetch(&name).map(|path| Some((name, path))),
+            true => tree.fetch(&name, progress).map(|path| Some((name, path))),
             false => Ok(None),
         }
     };
     if found.version == Version::V1 {
         let pkl = format!("{}.pkl", files[0].0);
-        let path = tree.fetch(&pkl)?;
+        let path = tree.fetch(&pkl, progress)?;
         let document = v1_document(&path)?;
         files.push((pkl.clone(), path));
         let mut training = v1(&document, &pkl, folds, files, known)?;
+        if found.is_pair() {
+            return Ok(training);
+        }
         if let Some((name, path)) = optional("postprocessing.json")? {
             training.postprocessing = nnunet_v1::postprocessing(&name, json_file(&path)?)?;
             training.files.push((name, path));
@@ -195,7 +242,7 @@ fn folder(
     let names: Vec<String> = folds.iter().map(|fold| fold.name.clone()).collect();
     let mut training = v2(folds, plans, dataset, None, files)?;
     if let Some(name) = crossvalidation(tree, found, &names) {
-        let path = tree.fetch(&name)?;
+        let path = tree.fetch(&name, progress)?;
         training.postprocessing = nnunet_v2::postprocessing(&name, json_file(&path)?)?;
         training.files.push((name, path));
     }
@@ -362,6 +409,7 @@ fn v2(
         trainer,
         part,
         labels: labels.names,
+        invented: false,
         postprocessing: Vec::new(),
         previous: chosen.previous_stage,
         folds: tensors,
@@ -389,7 +437,8 @@ fn v1(
     let patch = document.patch(origin)?;
     let (spacing, resampling) = document.grid(origin)?;
     let classes = document.classes();
-    let labels = known.names_of_classes(classes.min(65_535), architecture.family == Family::Stunet);
+    let is_stunet = architecture.family == Family::Stunet;
+    let (labels, invented) = known.names_of_classes(classes.min(65_535), is_stunet);
     let part = Part {
         name: String::new(),
         architecture,
@@ -411,6 +460,7 @@ fn v1(
         trainer: document.name.clone(),
         part,
         labels,
+        invented,
         postprocessing: Vec::new(),
         previous: None,
         folds: tensors,
@@ -435,4 +485,25 @@ fn json_file(path: &Path) -> Result<Value> {
 fn file_of(path: &Path) -> (String, std::path::PathBuf) {
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
     (name.unwrap_or_default(), path.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn whole_names_are_selected_before_those_that_contain_them() {
+        let names = ["A/T__P__3d_fullres", "A/T__P__3d_fullres_high", "B/T__P__2d"];
+        let names = names.map(str::to_owned);
+        let selected = |parts: &[&str]| {
+            let parts: Vec<String> = parts.iter().map(|part| (*part).to_owned()).collect();
+            super::selected(&names, &parts)
+        };
+        assert_eq!(selected(&[]), [true, true, true]);
+        assert_eq!(selected(&["A/T__P__3d_fullres"]), [true, false, false]);
+        assert_eq!(selected(&["T__P__3d_fullres/"]), [true, false, false]);
+        assert_eq!(selected(&["3d_fullres"]), [true, false, false]);
+        assert_eq!(selected(&["3d_fullres_"]), [false, true, false]);
+        assert_eq!(selected(&["A/"]), [true, true, false]);
+        assert_eq!(selected(&["2d", "3d_fullres_high"]), [false, true, true]);
+        assert_eq!(selected(&["none"]), [false, false, false]);
+    }
 }

@@ -17,6 +17,8 @@ pub(super) struct Training {
     pub(super) part: Part,
     /// Names of the label values that can be found, ascending.
     pub(super) labels: Vec<(u32, String)>,
+    /// Whether those names are made up, so that the same name elsewhere means nothing.
+    pub(super) invented: bool,
     pub(super) postprocessing: Vec<Postprocessing>,
     /// The configuration that runs before.
     pub(super) previous: Option<String>,

@@ -20,6 +20,10 @@ pub(super) fn package(
     progress: &mut dyn Progress,
 ) -> Result<()> {
     tensors.sort_by(|(a, _), (b, _)| a.cmp(b));
+    if let Some(pair) = tensors.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+        let reason = format!("has the tensor {} twice", pair[0].0);
+        return Err(Error::format("the converted model", reason));
+    }
     let path = output.path().to_owned();
     let io = |source| Error::io(&path, source);
     let internal = |error: &dyn std::fmt::Display| Error::Internal(format!("header: {error}"));

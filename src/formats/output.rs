@@ -20,7 +20,8 @@ impl OutputFile {
     /// [`OutputFile::finish`].
     ///
     /// # Errors
-    /// [`Error::Argument`] if `path` names no file, a folder, or a folder that does not exist;
+    /// [`Error::Argument`] if `path` names no file, a folder, a pipe, a device, or a folder that
+    /// does not exist;
     /// [`Error::Io`] if the folder can't be written to.
     pub fn create(path: &Path) -> Result<Self> {
         let shown = path.display();
@@ -31,6 +32,12 @@ impl OutputFile {
             return Err(Error::argument(format!(
                 "output {shown} is a folder; name a file, such as {}",
                 path.join("labels.nii.gz").display()
+            )));
+        }
+        // The renaming would take the place of a pipe or a device.
+        if path.metadata().is_ok_and(|metadata| !metadata.is_file()) {
+            return Err(Error::argument(format!(
+                "output {shown} is a pipe or a device; name a file"
             )));
         }
         let folder = match path.parent() {
@@ -121,6 +128,23 @@ mod tests {
         drop(output);
         assert_eq!(std::fs::read(&path).unwrap(), b"old");
         assert_eq!(entries(folder.path()), 1);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn refuses_what_is_no_file_and_leaves_it() {
+        use std::os::unix::fs::FileTypeExt;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out.bin");
+        let _listening = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let linked = folder.path().join("link.bin");
+        std::os::unix::fs::symlink(&path, &linked).unwrap();
+        for refused in [&path, &linked] {
+            let error = OutputFile::create(refused).err().unwrap();
+            assert!(matches!(error, Error::Argument(_)), "{error}");
+        }
+        assert!(std::fs::symlink_metadata(&path).unwrap().file_type().is_socket());
+        assert_eq!(entries(folder.path()), 2);
     }
 
     #[test]
