@@ -305,3 +305,42 @@ fn pipes_are_refused() {
     assert!(fails(folder, &["info", "/dev/zero"], 4).contains(pipe));
     assert!(fails(folder, &["convert", "pipe", "-o", "x.safetensors"], 3).contains(pipe));
 }
+
+/// STU-Net publishes a `.model` and its `.model.pkl`, in no folder of a fold.
+#[test]
+fn pairs_are_found_in_folders_and_zips() {
+    let folder = tempfile::tempdir().unwrap();
+    let training = fixture("trainings_v1/stunet");
+    let mut pair = None;
+    let mut folders = vec![training];
+    while let Some(next) = folders.pop() {
+        for entry in fs::read_dir(next).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|ending| ending == "model") {
+                pair = Some(path);
+            }
+        }
+    }
+    let pair = pair.unwrap();
+    let release = folder.path().join("release");
+    fs::create_dir(&release).unwrap();
+    for name in ["small", "small_ep4k"] {
+        fs::copy(&pair, release.join(format!("{name}.model"))).unwrap();
+        let pkl = pair.with_extension("model.pkl");
+        fs::copy(pkl, release.join(format!("{name}.model.pkl"))).unwrap();
+    }
+    zip_of(&release, &folder.path().join("release.zip"));
+    let text = fails(folder.path(), &["convert", "release.zip", "-o", "m.safetensors"], 2);
+    assert!(text.contains("small, small_ep4k") || text.contains("small_ep4k, small"), "{text}");
+    let direct = ["convert", "release/small.model", "-o", "direct.safetensors"];
+    prints(folder.path(), &direct);
+    let parameters = info(folder.path(), "direct.safetensors")["parameters"].clone();
+    for source in ["release", "release.zip"] {
+        // One name is the beginning of the other.
+        let select = ["convert", source, "--select", "small", "-o", "m.safetensors"];
+        prints(folder.path(), &select);
+        assert_eq!(info(folder.path(), "m.safetensors")["parameters"], parameters);
+    }
+}

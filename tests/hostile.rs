@@ -129,6 +129,22 @@ const PLANS: &str = r#"{"configurations": {"3d_fullres": {"patch_size": [16, 16,
     "UNet_class_name": "PlainConvUNet", "pool_op_kernel_sizes": [[1, 1, 1], [2, 2, 2]]}}}"#;
 
 #[test]
+fn pickles_that_repeat_what_they_hold_take_bounded_memory() {
+    // Plans with a text of a mebibyte, a hundred thousand times.
+    let text = "x".repeat(1 << 20);
+    let long = [&b"X"[..], &(text.len() as u32).to_le_bytes(), text.as_bytes(), b"q\x01"].concat();
+    let again = b"h\x01".repeat(100_000);
+    refused_plans(&[&b"]("[..], &long, &again, b"e"].concat(), "more than");
+    // As keys.
+    let entries = [&b"h\x01K\x01"[..]; 1000].concat();
+    let keys = [&b"]("[..], &long, b"}(", &entries, b"ue"].concat();
+    refused_plans(&keys, "more than");
+    // Memos without end.
+    let memos = [&b"N"[..], &[0x94; (1 << 20) + 2]].concat();
+    refused("x.pth", &checkpoint(&pickle(&memos), &[]), "memos");
+}
+
+#[test]
 fn pickles_that_call_are_refused() {
     for (module, name) in [
         ("os", "system"),
