@@ -156,13 +156,13 @@ fn choose<'a>(
 fn selected(names: &[String], parts: &[String]) -> Vec<bool> {
     let mut all = vec![parts.is_empty(); names.len()];
     for part in parts {
-        let part = part.trim_end_matches('/');
+        let whole = part.trim_end_matches('/');
         let ends = |name: &str, mark: &str| {
-            name.strip_suffix(part).is_some_and(|before| before.ends_with(mark))
+            name.strip_suffix(whole).is_some_and(|before| before.ends_with(mark))
         };
-        let is_whole = |name: &String| name == part || ends(name, "/");
+        let is_whole = |name: &String| name == whole || ends(name, "/");
         let is_configuration = |name: &String| ends(name, "__");
-        let contains = |name: &String| name.contains(part);
+        let contains = |name: &String| name.contains(part.as_str());
         let rules: [&dyn Fn(&String) -> bool; 3] = [&is_whole, &is_configuration, &contains];
         if let Some(rule) = rules.iter().find(|rule| names.iter().any(|name| rule(name))) {
             for (all, name) in all.iter_mut().zip(names) {
