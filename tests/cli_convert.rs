@@ -292,6 +292,32 @@ fn mistakes_are_explained() {
     assert!(!folder.join("x.safetensors").exists());
 }
 
+#[test]
+fn options_that_nothing_heeds_are_refused() {
+    let work = tempfile::tempdir().unwrap();
+    let folder = work.path();
+    let stunet = fixture("trainings_v1/stunet");
+    let all = "3d_fullres/Task900_stunet/STUNetTrainer_small__nnUNetPlansv2.1/all";
+    let pair = stunet.join(all).join("model_final_checkpoint.model");
+    let (stunet, pair) = (stunet.to_str().unwrap(), pair.to_str().unwrap());
+    for (source, options) in [
+        (stunet, ["--plans", "plans.json"]),
+        (stunet, ["--dataset", "dataset.json"]),
+        (stunet, ["--configuration", "2d"]),
+        (pair, ["--select", "x"]),
+        (pair, ["--checkpoint", "x"]),
+        (pair, ["--folds", "0"]),
+    ] {
+        let text = fails(folder, &["convert", source, "-o", "x", options[0], options[1]], 2);
+        assert!(text.contains(&format!("{} is for", options[0])), "{text}");
+    }
+    for key in ["4", "spleen"] {
+        fs::write(folder.join("names.json"), format!(r#"{{"{key}": "liver"}}"#)).unwrap();
+        let text = fails(folder, &["convert", stunet, "-o", "x", "--labels", "names.json"], 2);
+        assert!(text.contains(&format!("has \"{key}\", which is no value")), "{text}");
+    }
+}
+
 #[cfg(unix)]
 #[test]
 fn pipes_are_refused() {

@@ -108,8 +108,11 @@ pub fn convert(
     let mut groups: Vec<Vec<Training>> = Vec::new();
     // What was unpacked from zips lives as long as the weights are read.
     let mut trees = Vec::new();
-    for source in sources {
-        let (trainings, tree) = read::source(source, options, &known, progress)?;
+    let kinds = sources.iter().map(|source| read::Kind::of(source));
+    let kinds = kinds.collect::<Result<Vec<_>>>()?;
+    read::heeded(&kinds, options)?;
+    for (source, kind) in sources.iter().zip(kinds) {
+        let (trainings, tree) = read::source(source, kind, options, &known, progress)?;
         groups.push(trainings);
         trees.extend(tree);
     }

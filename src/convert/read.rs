@@ -25,19 +25,65 @@ const MOST_SHOWN: usize = 20;
 const V1_CHECKPOINT: &str = "model_final_checkpoint";
 const V2_CHECKPOINT: &str = "checkpoint_final";
 
+/// What a source is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Folder,
+    Zip,
+    /// A `.model` beside its `.model.pkl`.
+    Pair,
+    /// Weights alone.
+    Bare,
+}
+
+impl Kind {
+    pub(super) fn of(path: &Path) -> Result<Self> {
+        Ok(if path.is_dir() {
+            Self::Folder
+        } else if pair(path).is_some() {
+            Self::Pair
+        } else if path.to_string_lossy().ends_with(".zip") && !is_checkpoint(path)? {
+            Self::Zip
+        } else {
+            Self::Bare
+        })
+    }
+}
+
+/// Refuses options that none of the sources heeds.
+pub(super) fn heeded(sources: &[Kind], options: &Options) -> Result<()> {
+    let has = |kinds: &[Kind]| sources.iter().any(|kind| kinds.contains(kind));
+    let trees = has(&[Kind::Folder, Kind::Zip]);
+    let bare = has(&[Kind::Bare]);
+    for (name, is_given, is_heeded, of) in [
+        ("--plans", options.plans.is_some(), bare, "weights alone"),
+        ("--dataset", options.dataset.is_some(), bare, "weights alone"),
+        ("--configuration", options.configuration.is_some(), bare, "weights alone"),
+        ("--select", !options.select.is_empty(), trees, "folders and zips"),
+        ("--checkpoint", options.checkpoint.is_some(), trees, "folders and zips"),
+        ("--folds", !options.folds.is_empty(), trees || bare, "folders and zips"),
+        ("more than one of --folds", options.folds.len() > 1, trees, "folders and zips"),
+    ] {
+        if is_given && !is_heeded {
+            return Err(Error::argument(format!("{name} is for {of}; no source is such")));
+        }
+    }
+    Ok(())
+}
+
 /// The training that a source holds, after those that run before it; and what must live as long.
 pub(super) fn source(
     path: &Path,
+    kind: Kind,
     options: &Options,
     known: &Known,
     progress: &dyn Progress,
 ) -> Result<(Vec<Training>, Option<Tree>)> {
     go_on(progress)?;
-    if path.is_dir() {
+    if kind == Kind::Folder {
         let tree = Tree::folder(path, progress)?;
         return Ok((tree_source(&tree, options, known, progress)?, Some(tree)));
     }
-    let name = path.to_string_lossy().into_owned();
     if let Some(pkl) = pair(path) {
         let document = v1_document(&pkl)?;
         let fold = Fold::open("0", path)?;
@@ -47,7 +93,7 @@ pub(super) fn source(
             None,
         ));
     }
-    if name.ends_with(".zip") && !is_checkpoint(path)? {
+    if kind == Kind::Zip {
         let tree = Tree::archive(path)?;
         return Ok((tree_source(&tree, options, known, progress)?, Some(tree)));
     }
