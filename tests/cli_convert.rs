@@ -293,6 +293,37 @@ fn mistakes_are_explained() {
 }
 
 #[test]
+fn messages_name_what_the_user_knows() {
+    let work = tempfile::tempdir().unwrap();
+    let folder = work.path();
+    let inside = "T__P__3d_fullres/fold_0/checkpoint_final.pth";
+    fs::create_dir_all(folder.join("in/T__P__3d_fullres/fold_0")).unwrap();
+    fs::write(folder.join("in").join(inside), b"no checkpoint").unwrap();
+    zip_of(&folder.join("in"), &folder.join("x.zip"));
+    let text = fails(folder, &["convert", "x.zip", "-o", "x.safetensors"], 3);
+    assert!(text.contains(&format!("x.zip: {inside}")), "{text}");
+
+    // Of forty trainings, twenty are listed.
+    for index in 0..40 {
+        let fold = folder.join(format!("many/T__P__{index}/fold_0"));
+        fs::create_dir_all(&fold).unwrap();
+        fs::write(fold.join("checkpoint_final.pth"), b"").unwrap();
+    }
+    let text = fails(folder, &["convert", "many", "-o", "x.safetensors"], 2);
+    assert!(text.contains("and 20 more"), "{text}");
+
+    let training =
+        "trainings_v1/stunet/3d_fullres/Task900_stunet/STUNetTrainer_small__nnUNetPlansv2.1";
+    let training = fixture(training);
+    fs::copy(training.join("all/model_final_checkpoint.model"), folder.join("x.model")).unwrap();
+    let plans = training.join("plans.pkl");
+    let plans = ["--plans", plans.to_str().unwrap()];
+    let bare = ["convert", "x.model", "-o", "x.safetensors"];
+    let text = fails(folder, &[&bare[..], &plans].concat(), 3);
+    assert!(text.contains("give the .model.pkl"), "{text}");
+}
+
+#[test]
 fn options_that_nothing_heeds_are_refused() {
     let work = tempfile::tempdir().unwrap();
     let folder = work.path();

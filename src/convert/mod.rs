@@ -123,7 +123,8 @@ pub fn convert(
     if !matches!(element, Element::F32 | Element::F16 | Element::Bf16) {
         return Err(Error::argument(format!("weights can't be stored as {element:?}")));
     }
-    write::package(output, &package, tensors, element, progress)?;
+    let named = |error| trees.iter().fold(error, |error, tree: &tree::Tree| tree.named(error));
+    write::package(output, &package, tensors, element, progress).map_err(named)?;
     Ok(package)
 }
 

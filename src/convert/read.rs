@@ -95,7 +95,8 @@ pub(super) fn source(
     }
     if kind == Kind::Zip {
         let tree = Tree::archive(path)?;
-        return Ok((tree_source(&tree, options, known, progress)?, Some(tree)));
+        let trainings = tree_source(&tree, options, known, progress);
+        return Ok((trainings.map_err(|error| tree.named(error))?, Some(tree)));
     }
     Ok((vec![bare(path, options, known)?], None))
 }
@@ -468,6 +469,10 @@ fn v1_document(path: &Path) -> Result<nnunet_v1::Document> {
     let pickle = checkpoint::pickle(path)?;
     let document =
         pickle.json(pickle.root()).map_err(|reason| Error::format(origin.clone(), reason))?;
+    if document.get("init").is_none() {
+        let reason = "is plans alone or another file; give the .model.pkl beside the .model";
+        return Err(Error::format(origin, reason));
+    }
     nnunet_v2::parse(&origin, document)
 }
 
