@@ -303,8 +303,8 @@ fn messages_name_what_the_user_knows() {
     let text = fails(folder, &["convert", "x.zip", "-o", "x.safetensors"], 3);
     assert!(text.contains(&format!("x.zip: {inside}")), "{text}");
 
-    // Of forty trainings, twenty are listed.
-    for index in 0..40 {
+    // Of fifty trainings, thirty are listed.
+    for index in 0..50 {
         let fold = folder.join(format!("many/T__P__{index}/fold_0"));
         fs::create_dir_all(&fold).unwrap();
         fs::write(fold.join("checkpoint_final.pth"), b"").unwrap();

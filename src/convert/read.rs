@@ -21,7 +21,7 @@ use crate::volume::Generation;
 /// Bytes of a JSON document.
 const MOST_DOCUMENT: u64 = 64 << 20;
 /// Trainings that a message lists.
-const MOST_SHOWN: usize = 20;
+const MOST_SHOWN: usize = 30;
 const V1_CHECKPOINT: &str = "model_final_checkpoint";
 const V2_CHECKPOINT: &str = "checkpoint_final";
 
