@@ -211,7 +211,7 @@ fn selected(names: &[String], parts: &[String]) -> Vec<bool> {
         let is_configuration = |name: &String| ends(name, "__");
         let contains = |name: &String| name.contains(part.as_str());
         let rules: [&dyn Fn(&String) -> bool; 3] = [&is_whole, &is_configuration, &contains];
-        if let Some(rule) = rules.iter().find(|rule| names.iter().any(|name| rule(name))) {
+        if let Some(rule) = rules.iter().find(|rule| names.iter().any(rule)) {
             for (all, name) in all.iter_mut().zip(names) {
                 *all |= rule(name);
             }
