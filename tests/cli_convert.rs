@@ -79,17 +79,19 @@ fn copy(from: &Path, to: &Path) {
 fn only_the_last_stage_of_a_cascade_is_post_processed() {
     let work = tempfile::tempdir().unwrap();
     let folder = work.path();
-    let steps = "nnUNetTrainer__nnUNetPlans__3d_fullres/crossval_results_folds_0";
-    let steps = fixture("trainings/postprocessed/Dataset917_postprocessed").join(steps);
+    let steps = r#"{"postprocessing_fns": ["remove_all_but_largest_component_from_segmentation"],
+        "postprocessing_kwargs": [{"labels_or_regions": 2}]}"#;
     for (stage, expected) in [("3d_lowres", 0), ("3d_cascade_fullres", 1)] {
         copy(&fixture("trainings/cascade/Dataset912_cascade"), &folder.join(stage));
         let training = format!("nnUNetTrainer__nnUNetPlans__{stage}/crossval_results_folds_0");
-        copy(&steps, &folder.join(stage).join(training));
+        let training = folder.join(stage).join(training);
+        fs::create_dir(&training).unwrap();
+        fs::write(training.join("postprocessing.json"), steps).unwrap();
         let model = format!("{stage}.safetensors");
         prints(folder, &["convert", stage, "-o", &model]);
         let document = info(folder, &model);
         let found = document["package"]["postprocessing"].as_array().map_or(0, Vec::len);
-        assert_eq!(found.min(1), expected, "{document}");
+        assert_eq!(found, expected, "{document}");
     }
 }
 
@@ -288,6 +290,63 @@ fn mistakes_are_explained() {
     let text = fails(folder, &["convert", alone.to_str().unwrap(), "-o", "x.safetensors"], 2);
     assert!(text.contains("3d_lowres"), "{text}");
     assert!(!folder.join("x.safetensors").exists());
+}
+
+#[test]
+fn messages_name_what_the_user_knows() {
+    let work = tempfile::tempdir().unwrap();
+    let folder = work.path();
+    let inside = "T__P__3d_fullres/fold_0/checkpoint_final.pth";
+    fs::create_dir_all(folder.join("in/T__P__3d_fullres/fold_0")).unwrap();
+    fs::write(folder.join("in").join(inside), b"no checkpoint").unwrap();
+    zip_of(&folder.join("in"), &folder.join("x.zip"));
+    let text = fails(folder, &["convert", "x.zip", "-o", "x.safetensors"], 3);
+    assert!(text.contains(&format!("x.zip: {inside}")), "{text}");
+
+    // Of fifty trainings, thirty are listed.
+    for index in 0..50 {
+        let fold = folder.join(format!("many/T__P__{index}/fold_0"));
+        fs::create_dir_all(&fold).unwrap();
+        fs::write(fold.join("checkpoint_final.pth"), b"").unwrap();
+    }
+    let text = fails(folder, &["convert", "many", "-o", "x.safetensors"], 2);
+    assert!(text.contains("and 20 more"), "{text}");
+
+    let training =
+        "trainings_v1/stunet/3d_fullres/Task900_stunet/STUNetTrainer_small__nnUNetPlansv2.1";
+    let training = fixture(training);
+    fs::copy(training.join("all/model_final_checkpoint.model"), folder.join("x.model")).unwrap();
+    let plans = training.join("plans.pkl");
+    let plans = ["--plans", plans.to_str().unwrap()];
+    let bare = ["convert", "x.model", "-o", "x.safetensors"];
+    let text = fails(folder, &[&bare[..], &plans].concat(), 3);
+    assert!(text.contains("give the .model.pkl"), "{text}");
+}
+
+#[test]
+fn options_that_nothing_heeds_are_refused() {
+    let work = tempfile::tempdir().unwrap();
+    let folder = work.path();
+    let stunet = fixture("trainings_v1/stunet");
+    let all = "3d_fullres/Task900_stunet/STUNetTrainer_small__nnUNetPlansv2.1/all";
+    let pair = stunet.join(all).join("model_final_checkpoint.model");
+    let (stunet, pair) = (stunet.to_str().unwrap(), pair.to_str().unwrap());
+    for (source, options) in [
+        (stunet, ["--plans", "plans.json"]),
+        (stunet, ["--dataset", "dataset.json"]),
+        (stunet, ["--configuration", "2d"]),
+        (pair, ["--select", "x"]),
+        (pair, ["--checkpoint", "x"]),
+        (pair, ["--folds", "0"]),
+    ] {
+        let text = fails(folder, &["convert", source, "-o", "x", options[0], options[1]], 2);
+        assert!(text.contains(&format!("{} is for", options[0])), "{text}");
+    }
+    for key in ["4", "spleen"] {
+        fs::write(folder.join("names.json"), format!(r#"{{"{key}": "liver"}}"#)).unwrap();
+        let text = fails(folder, &["convert", stunet, "-o", "x", "--labels", "names.json"], 2);
+        assert!(text.contains(&format!("has \"{key}\", which is no value")), "{text}");
+    }
 }
 
 #[cfg(unix)]

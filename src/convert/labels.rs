@@ -4,7 +4,7 @@
 //! colours (from its `totalsegmentator_snomed_mapping.csv`, Apache-2.0), STU-Net's 104 first and
 //! in the order of its classes (its `label_orders.json`, Apache-2.0).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use serde::Deserialize;
@@ -89,6 +89,20 @@ impl Known {
             _ => format!("class {value}"),
         };
         ((0..classes).map(|value| (value, name(value))).collect(), !is_known)
+    }
+
+    /// Refuses what is said of labels that the package lacks. `names` are those of its trainings.
+    pub(super) fn check(&self, labels: &[Label], names: &BTreeSet<String>) -> Result<()> {
+        let is_name =
+            |name: &String| names.contains(name) || labels.iter().any(|label| label.name == *name);
+        let is_value = |value: &u32| labels.iter().any(|label| label.value == *value);
+        let value = self.values.keys().find(|value| !is_value(value)).map(u32::to_string);
+        match value.or_else(|| self.names.keys().find(|name| !is_name(name)).cloned()) {
+            Some(key) => Err(Error::argument(format!(
+                "the table of labels has {key:?}, which is no value or name of the model's labels"
+            ))),
+            None => Ok(()),
+        }
     }
 
     /// A label of a package: its value there, and the name that its training has.

@@ -108,8 +108,11 @@ pub fn convert(
     let mut groups: Vec<Vec<Training>> = Vec::new();
     // What was unpacked from zips lives as long as the weights are read.
     let mut trees = Vec::new();
-    for source in sources {
-        let (trainings, tree) = read::source(source, options, &known, progress)?;
+    let kinds = sources.iter().map(|source| read::Kind::of(source));
+    let kinds = kinds.collect::<Result<Vec<_>>>()?;
+    read::heeded(&kinds, options)?;
+    for (source, kind) in sources.iter().zip(kinds) {
+        let (trainings, tree) = read::source(source, kind, options, &known, progress)?;
         groups.push(trainings);
         trees.extend(tree);
     }
@@ -120,7 +123,8 @@ pub fn convert(
     if !matches!(element, Element::F32 | Element::F16 | Element::Bf16) {
         return Err(Error::argument(format!("weights can't be stored as {element:?}")));
     }
-    write::package(output, &package, tensors, element, progress)?;
+    let named = |error| trees.iter().fold(error, |error, tree: &tree::Tree| tree.named(error));
+    write::package(output, &package, tensors, element, progress).map_err(named)?;
     Ok(package)
 }
 

@@ -1,6 +1,6 @@
 //! Trainings as the parts of one package.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::Path;
 
@@ -39,6 +39,7 @@ pub(super) fn assemble(
     };
     let several = groups.len() > 1;
     let mut same = BTreeMap::new();
+    let mut names = BTreeSet::new();
     let mut sources = Vec::new();
     let mut folds = Vec::new();
     for group in groups {
@@ -48,6 +49,9 @@ pub(super) fn assemble(
         for (index, training) in group.into_iter().enumerate() {
             let base = if several { &training.dataset } else { &training.configuration };
             let name = distinct(&package, base);
+            if !(several && training.invented) {
+                names.extend(training.labels.iter().map(|(_, name)| name.clone()));
+            }
             if values.is_empty() {
                 let part = several.then_some(name.as_str());
                 values = new_values(&mut package.labels, &mut same, &training, part, known);
@@ -82,6 +86,7 @@ pub(super) fn assemble(
             folds.push(training.folds);
         }
     }
+    known.check(&package.labels, &names)?;
     package.provenance.source = sources.join(", ");
     let mut tensors = Vec::new();
     for (part, folds) in package.parts.iter().zip(folds) {

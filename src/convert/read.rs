@@ -21,23 +21,69 @@ use crate::volume::Generation;
 /// Bytes of a JSON document.
 const MOST_DOCUMENT: u64 = 64 << 20;
 /// Trainings that a message lists.
-const MOST_SHOWN: usize = 20;
+const MOST_SHOWN: usize = 30;
 const V1_CHECKPOINT: &str = "model_final_checkpoint";
 const V2_CHECKPOINT: &str = "checkpoint_final";
+
+/// What a source is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Folder,
+    Zip,
+    /// A `.model` beside its `.model.pkl`.
+    Pair,
+    /// Weights alone.
+    Bare,
+}
+
+impl Kind {
+    pub(super) fn of(path: &Path) -> Result<Self> {
+        Ok(if path.is_dir() {
+            Self::Folder
+        } else if pair(path).is_some() {
+            Self::Pair
+        } else if path.to_string_lossy().ends_with(".zip") && !is_checkpoint(path)? {
+            Self::Zip
+        } else {
+            Self::Bare
+        })
+    }
+}
+
+/// Refuses options that none of the sources heeds.
+pub(super) fn heeded(sources: &[Kind], options: &Options) -> Result<()> {
+    let has = |kinds: &[Kind]| sources.iter().any(|kind| kinds.contains(kind));
+    let trees = has(&[Kind::Folder, Kind::Zip]);
+    let bare = has(&[Kind::Bare]);
+    for (name, is_given, is_heeded, of) in [
+        ("--plans", options.plans.is_some(), bare, "weights alone"),
+        ("--dataset", options.dataset.is_some(), bare, "weights alone"),
+        ("--configuration", options.configuration.is_some(), bare, "weights alone"),
+        ("--select", !options.select.is_empty(), trees, "folders and zips"),
+        ("--checkpoint", options.checkpoint.is_some(), trees, "folders and zips"),
+        ("--folds", !options.folds.is_empty(), trees || bare, "folders and zips"),
+        ("more than one of --folds", options.folds.len() > 1, trees, "folders and zips"),
+    ] {
+        if is_given && !is_heeded {
+            return Err(Error::argument(format!("{name} is for {of}; no source is such")));
+        }
+    }
+    Ok(())
+}
 
 /// The training that a source holds, after those that run before it; and what must live as long.
 pub(super) fn source(
     path: &Path,
+    kind: Kind,
     options: &Options,
     known: &Known,
     progress: &dyn Progress,
 ) -> Result<(Vec<Training>, Option<Tree>)> {
     go_on(progress)?;
-    if path.is_dir() {
+    if kind == Kind::Folder {
         let tree = Tree::folder(path, progress)?;
         return Ok((tree_source(&tree, options, known, progress)?, Some(tree)));
     }
-    let name = path.to_string_lossy().into_owned();
     if let Some(pkl) = pair(path) {
         let document = v1_document(&pkl)?;
         let fold = Fold::open("0", path)?;
@@ -47,9 +93,10 @@ pub(super) fn source(
             None,
         ));
     }
-    if name.ends_with(".zip") && !is_checkpoint(path)? {
+    if kind == Kind::Zip {
         let tree = Tree::archive(path)?;
-        return Ok((tree_source(&tree, options, known, progress)?, Some(tree)));
+        let trainings = tree_source(&tree, options, known, progress);
+        return Ok((trainings.map_err(|error| tree.named(error))?, Some(tree)));
     }
     Ok((vec![bare(path, options, known)?], None))
 }
@@ -156,13 +203,13 @@ fn choose<'a>(
 fn selected(names: &[String], parts: &[String]) -> Vec<bool> {
     let mut all = vec![parts.is_empty(); names.len()];
     for part in parts {
-        let part = part.trim_end_matches('/');
+        let whole = part.trim_end_matches('/');
         let ends = |name: &str, mark: &str| {
-            name.strip_suffix(part).is_some_and(|before| before.ends_with(mark))
+            name.strip_suffix(whole).is_some_and(|before| before.ends_with(mark))
         };
-        let is_whole = |name: &String| name == part || ends(name, "/");
+        let is_whole = |name: &String| name == whole || ends(name, "/");
         let is_configuration = |name: &String| ends(name, "__");
-        let contains = |name: &String| name.contains(part);
+        let contains = |name: &String| name.contains(part.as_str());
         let rules: [&dyn Fn(&String) -> bool; 3] = [&is_whole, &is_configuration, &contains];
         if let Some(rule) = rules.iter().find(|rule| names.iter().any(rule)) {
             for (all, name) in all.iter_mut().zip(names) {
@@ -422,6 +469,10 @@ fn v1_document(path: &Path) -> Result<nnunet_v1::Document> {
     let pickle = checkpoint::pickle(path)?;
     let document =
         pickle.json(pickle.root()).map_err(|reason| Error::format(origin.clone(), reason))?;
+    if document.get("init").is_none() {
+        let reason = "is plans alone or another file; give the .model.pkl beside the .model";
+        return Err(Error::format(origin, reason));
+    }
     nnunet_v2::parse(&origin, document)
 }
 

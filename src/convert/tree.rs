@@ -88,6 +88,19 @@ impl Tree {
         }
     }
 
+    /// An error as the user knows its file: by its name in the zip, not where it was unpacked.
+    pub(super) fn named(&self, error: Error) -> Error {
+        let Self::Archive { path, unpacked, .. } = self else { return error };
+        let place = format!("{}{}", unpacked.path().display(), std::path::MAIN_SEPARATOR);
+        let named = |text: String| text.replace(&place, &format!("{}: ", path.display()));
+        match error {
+            Error::Format { what, reason } => Error::format(named(what), named(reason)),
+            Error::Argument(message) => Error::Argument(named(message)),
+            Error::Unsupported(message) => Error::Unsupported(named(message)),
+            other => other,
+        }
+    }
+
     /// Where one of the files lies, on disk.
     pub(super) fn fetch(&self, name: &str, progress: &dyn Progress) -> Result<PathBuf> {
         match self {
