@@ -73,6 +73,11 @@ fn wrong_usage_is_2() {
     fails(folder, &usual(&["--threads", "0"]), 2, "from 1 to 1024");
     fails(folder, &usual(&["--memory", "4 giraffes"]), 2, "4GiB");
     fails(folder, &usual(&["--minimum-size=-3"]), 2, "number of mm^3 from 0");
+    let text = "--minimum-size: model.safetensors has no label `spline`";
+    fails(folder, &usual(&["--minimum-size=structure 1=5,spline=9"]), 2, text);
+    fails(folder, &usual(&["--minimum-size=background=9"]), 2, "has no label `background`");
+    let text = "--minimum-size: label 1 is named twice";
+    fails(folder, &usual(&["--minimum-size=1=5,structure 1=9"]), 2, text);
     fails(folder, &usual(&["--fill-holes=1,,2"]), 2, "with commas between them");
     let text = "--largest-component: model.safetensors has no label `spline`";
     fails(folder, &usual(&["--largest-component=structure 1,spline"]), 2, text);

@@ -226,6 +226,34 @@ fn channel_files_are_one_case() {
 const CLEANUP: [&str; 3] = ["--largest-component=structure 4,3", "--minimum-size", "9"];
 
 #[test]
+fn labels_may_have_smallest_sizes_of_their_own() {
+    let case = Case::new(&model());
+    let image = nifti::read(&case.path("ct.nii.gz")).unwrap();
+    let minimum = |labels, mm3| Cleanup::MinimumSize { labels, connectivity: 26, mm3 };
+    let mut found = Vec::new();
+    for (sizes, cleanup) in [
+        ("9", vec![minimum(None, 9.0)]),
+        ("structure 4=30,3=9", vec![minimum(Some(vec![4]), 30.0), minimum(Some(vec![3]), 9.0)]),
+        ("structure 4=30,9", vec![minimum(Some(vec![4]), 30.0), minimum(Some(vec![1, 2, 3]), 9.0)]),
+    ] {
+        let arguments = ["--minimum-size", sizes, "--report", "report.json"];
+        case.succeed(&with(&arguments));
+        let options = RunOptions { cleanup, ..Default::default() };
+        let labels = expected(&case.path("model.safetensors"), &image, &options).1;
+        assert_eq!(nifti::read(&case.path("labels.nii.gz")).unwrap().bytes, labels, "{sizes}");
+        assert!(!found.contains(&labels), "{sizes} changes nothing");
+        found.push(labels);
+    }
+    let text = std::fs::read_to_string(case.path("report.json")).unwrap();
+    let report: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(report["options"]["minimum_size_mm3"], 9.0);
+    assert_eq!(
+        report["options"]["minimum_size_mm3_of"],
+        serde_json::json!({ "structure 4": 30.0 })
+    );
+}
+
+#[test]
 fn labels_are_cleaned_up_and_measured() {
     let case = Case::new(&model());
     let files = ["--statistics", "found.csv", "--report", "report.json"];

@@ -376,29 +376,22 @@ fn what_is_kept_is_cleaned_up_as_if_all_were() {
 }
 
 #[test]
-fn noise_takes_no_more_than_the_budget() {
-    // Wide and flat: few voxels for the allowance, and most of them a component.
+fn noise_takes_no_more_than_the_least_budget() {
+    // Wide and flat, and most voxels a component: more than a table of components has room for.
     let dims = [160, 160, 4];
     let values = noise(dims, 4);
     let volume = dense(&values, dims, Geometry::axis_aligned([1.5; 3]));
     let model = Arc::new(Model::from_bytes(SeededModel::small([16; 3], 40).bytes()).unwrap());
     let cleanup = vec![Cleanup::MinimumSize { labels: None, connectivity: 6, mm3: 10.0 }];
     let options = RunOptions { cleanup, step: 1.0, ..Default::default() };
-    let run = |host_budget_bytes| {
+    let session = |host_budget_bytes| {
         let wishes = SessionOptions { threads: 2, host_budget_bytes, ..Default::default() };
-        let session = Session::new(Arc::clone(&model), &wishes).unwrap();
-        let estimate = session.estimate(&volume, &options).unwrap().host_bytes;
-        (session.run(&volume, &options, &mut Unobserved), estimate)
+        Session::new(Arc::clone(&model), &wishes).unwrap()
     };
-    let (unlimited, estimate) = run(None);
-    let unlimited = unlimited.unwrap();
-    let Err(Error::Memory { needed_bytes, available_bytes, .. }) = run(Some(estimate)).0 else {
-        panic!("the allowance holds the components of noise");
-    };
-    assert_eq!(available_bytes, estimate);
-    assert!(needed_bytes > estimate);
-    // What the message asks for is enough.
-    assert_eq!(labels(&run(Some(needed_bytes)).0.unwrap()), labels(&unlimited));
+    let unlimited = session(None).run(&volume, &options, &mut Unobserved).unwrap();
+    let least = unlimited.report.estimate.least_host_bytes;
+    let limited = session(Some(least)).run(&volume, &options, &mut Unobserved).unwrap();
+    assert_eq!(limited.labels, unlimited.labels);
 }
 
 /// Stops a run at one of its calls.

@@ -353,6 +353,34 @@ impl Labels {
     }
 }
 
+/// Sizes in mm^3 that components must have to stay.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct MinimumSizes {
+    /// Of every label that has no size of its own.
+    pub others: Option<f64>,
+    /// Names or values of labels and their sizes.
+    pub of: Vec<(String, f64)>,
+}
+
+impl MinimumSizes {
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let mut sizes = Self::default();
+        for item in text.split(',') {
+            match item.rsplit_once('=') {
+                Some((name, _)) if name.trim().is_empty() => {
+                    return Err(format!("expected the name or value of a label before `{item}`"));
+                }
+                Some((name, mm3)) => sizes.of.push((name.trim().into(), volume(mm3.trim())?)),
+                None if sizes.others.is_some() => {
+                    return Err("expected at most one size without a label".into());
+                }
+                None => sizes.others = Some(volume(item.trim())?),
+            }
+        }
+        Ok(sizes)
+    }
+}
+
 /// Three numbers with `x` between them.
 fn three<T: std::str::FromStr>(text: &str) -> Option<[T; 3]> {
     let numbers: Option<Vec<T>> = text.split('x').map(|number| number.parse().ok()).collect();
@@ -376,10 +404,10 @@ pub fn threads(text: &str) -> Result<usize, String> {
     }
 }
 
-pub fn volume(text: &str) -> Result<f64, String> {
+fn volume(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(mm3) if mm3.is_finite() && mm3 >= 0.0 => Ok(mm3),
-        _ => Err("expected a number of mm^3 from 0".into()),
+        _ => Err("expected a number of mm^3 from 0, or such numbers of labels: liver=100".into()),
     }
 }
 
@@ -463,9 +491,21 @@ mod tests {
         for text in [",", "1,", "a,,b", " "] {
             assert!(Labels::parse(text).is_err(), "{text}");
         }
-        assert_eq!(volume("12.5"), Ok(12.5));
-        for text in ["-1", "NaN", "inf", "small", ""] {
-            assert!(volume(text).is_err(), "{text}");
+        let sizes = |others, of: &[(&str, f64)]| {
+            let of = of.iter().map(|(name, mm3)| ((*name).into(), *mm3)).collect();
+            Ok(MinimumSizes { others, of })
+        };
+        assert_eq!(MinimumSizes::parse("12.5"), sizes(Some(12.5), &[]));
+        let named = [("liver", 100.0), ("left lung", 5.5), ("3", 0.0), ("a=b", 7.0)];
+        assert_eq!(
+            MinimumSizes::parse("liver=100, left lung = 5.5,3=0,a=b=7"),
+            sizes(None, &named)
+        );
+        assert_eq!(MinimumSizes::parse("liver=100,9"), sizes(Some(9.0), &named[..1]));
+        for text in
+            ["-1", "NaN", "inf", "small", "", "1,2", "liver=", "=5", "liver=-1", "a=1,", "a"]
+        {
+            assert!(MinimumSizes::parse(text).is_err(), "{text}");
         }
     }
 

@@ -8,7 +8,7 @@ use voxtile::Element;
 use voxtile::device::Accumulators;
 use voxtile::session::Grid;
 
-use super::arguments::{Device, ExportName, Labels, memory, step, threads, volume};
+use super::arguments::{Device, ExportName, Labels, MinimumSizes, memory, step, threads};
 
 #[derive(Debug, Args)]
 pub struct RunArguments {
@@ -43,9 +43,10 @@ pub struct RunArguments {
           default_missing_value = "", value_parser = Labels::parse)]
     pub largest_component: Option<Labels>,
 
-    /// Drop components of any label that are smaller than this, in mm^3
-    #[arg(long, value_name = "MM3", value_parser = volume)]
-    pub minimum_size: Option<f64>,
+    /// Drop components that are smaller than this, in mm^3: of any label; or of some, by name or
+    /// value, such as liver=100,spleen=50, where a number without a label is for all others
+    #[arg(long, value_name = "MM3|LABEL=MM3,...", value_parser = MinimumSizes::parse)]
+    pub minimum_size: Option<MinimumSizes>,
 
     /// Give background that one of these labels encloses that label: names or values with commas
     /// between them, or all labels if none is named

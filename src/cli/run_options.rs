@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use voxtile::device::{self, DeviceInfo, MemoryPart};
 use voxtile::formats::tensors::GATHERED_BYTES;
 use voxtile::model::{Blend, Package};
@@ -100,12 +100,15 @@ fn cleanup(
     package: &Package,
     model: &Path,
 ) -> Result<Vec<Cleanup>, Failure> {
-    let values = |option: &str, labels: &Labels| -> Result<Option<Vec<u32>>, Failure> {
-        let value = |name: &String| label_value(name, option, package, model);
-        let values: Vec<u32> = labels.0.iter().map(value).collect::<Result<_, _>>()?;
-        if let Some(at) = values.iter().position(|&value| value == 0) {
-            return Err(no_label(&labels.0[at], option, model)); // the background
+    let structure = |name: &String, option: &str| -> Result<u32, Failure> {
+        match label_value(name, option, package, model)? {
+            0 => Err(no_label(name, option, model)), // the background
+            value => Ok(value),
         }
+    };
+    let values = |option: &str, labels: &Labels| -> Result<Option<Vec<u32>>, Failure> {
+        let values = labels.0.iter().map(|name| structure(name, option));
+        let values: Vec<u32> = values.collect::<Result<_, _>>()?;
         Ok((!values.is_empty()).then_some(values))
     };
     let connectivity = 26;
@@ -114,8 +117,25 @@ fn cleanup(
         let labels = values("--largest-component", labels)?;
         steps.push(Cleanup::LargestComponent { labels, connectivity });
     }
-    if let Some(mm3) = arguments.minimum_size {
-        steps.push(Cleanup::MinimumSize { labels: None, connectivity, mm3 });
+    if let Some(sizes) = &arguments.minimum_size {
+        let option = "--minimum-size";
+        let mut named = Vec::new();
+        for (name, mm3) in &sizes.of {
+            let value = structure(name, option)?;
+            if named.contains(&value) {
+                let text = format!("{option}: label {value} is named twice");
+                return Err(Failure::new(Exit::Usage, text));
+            }
+            named.push(value);
+            let labels = Some(vec![value]);
+            steps.push(Cleanup::MinimumSize { labels, connectivity, mm3: *mm3 });
+        }
+        if let Some(mm3) = sizes.others {
+            let values = package.labels.iter().map(|label| label.value);
+            let others = values.filter(|value| *value != 0 && !named.contains(value)).collect();
+            let labels = if named.is_empty() { None } else { Some(others) };
+            steps.push(Cleanup::MinimumSize { labels, connectivity, mm3 });
+        }
     }
     if let Some(labels) = &arguments.fill_holes {
         steps.push(Cleanup::FillHoles { labels: values("--fill-holes", labels)? });
@@ -212,7 +232,10 @@ pub fn json(arguments: &RunArguments) -> Value {
         "skip_air_below": arguments.skip_air,
         "accumulators": arguments.sums.name(),
         "largest_component": arguments.largest_component.as_ref().map(|labels| &labels.0),
-        "minimum_size_mm3": arguments.minimum_size,
+        "minimum_size_mm3": arguments.minimum_size.as_ref().and_then(|sizes| sizes.others),
+        "minimum_size_mm3_of": arguments.minimum_size.as_ref().map(|sizes| {
+            sizes.of.iter().map(|(name, mm3)| (name.clone(), json!(mm3))).collect::<Map<_, _>>()
+        }),
         "fill_holes": arguments.fill_holes.as_ref().map(|labels| &labels.0),
         "memory_bytes": arguments.memory,
     })

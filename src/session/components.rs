@@ -15,25 +15,14 @@ pub(super) trait Stored:
 {
     /// How many values there are.
     const VALUES: usize;
-
-    /// A value known to fit.
-    fn narrow(value: u32) -> Self;
 }
 
 impl Stored for u8 {
     const VALUES: usize = 1 << 8;
-
-    fn narrow(value: u32) -> Self {
-        value as Self
-    }
 }
 
 impl Stored for u16 {
     const VALUES: usize = 1 << 16;
-
-    fn narrow(value: u32) -> Self {
-        value as Self
-    }
 }
 
 /// Voxels `start..end` of a line that are of one kind.
@@ -44,6 +33,13 @@ pub(super) struct Run {
     pub(super) kind: u16,
     /// Provisional.
     component: u32,
+}
+
+impl Run {
+    /// A run of no component yet.
+    pub(super) fn new(voxels: std::ops::Range<usize>, kind: u16) -> Self {
+        Self { start: voxels.start as u32, end: voxels.end as u32, kind, component: ALONE }
+    }
 }
 
 /// A run that no earlier run touches, so far.
@@ -173,19 +169,20 @@ pub(super) struct Sweep<'a> {
 }
 
 impl Sweep<'_> {
-    /// Finds the components of `labels`, `[k][j][i]`. `observe([k, j], run, found)` says what a
-    /// run adds to what was found of its component before.
+    /// Finds the components of `labels`, `[k][j][i]`, or `None` if they take more than is
+    /// available. `observe([k, j], run, found)` says what a run adds to what was found of its
+    /// component before.
     ///
     /// # Errors
-    /// [`Error::Memory`] if runs and components take more than is available, or than the machine
-    /// has; [`Error::Unsupported`] for lines of 2^32 voxels; whatever `check` returns.
+    /// [`Error::Memory`] if the machine has no memory; [`Error::Unsupported`] for lines of 2^32
+    /// voxels; whatever `check` returns.
     pub(super) fn find<T: Stored, F: Finding>(
         &mut self,
         labels: &[T],
         observe: impl Fn([usize; 2], &Run, &F) -> F,
-    ) -> Result<Components<F>> {
+    ) -> Result<Option<Components<F>>> {
         let [columns, rows, _] = self.dims;
-        let mut planes = self.planes(labels, Components::<F>::BYTES)?;
+        let Some(mut planes) = self.planes(labels)? else { return Ok(None) };
         let mut count = Count::default();
         for plane in labels.chunks_exact(columns * rows) {
             self.read(plane, &mut planes)?;
@@ -194,7 +191,7 @@ impl Sweep<'_> {
         let runs_bytes = 2 * planes[0].runs.capacity() as u64 * RUN_BYTES + row_bytes(rows);
         let bytes = runs_bytes + count.0 * Components::<F>::BYTES;
         if bytes > self.available_bytes || count.0 >= ALONE.into() {
-            return Err(self.too_much(bytes));
+            return Ok(None);
         }
         let mut components = Components {
             parents: reserved("components of a label map", count.0 as usize)?,
@@ -214,11 +211,11 @@ impl Sweep<'_> {
             }
         }
         components.settle();
-        Ok(Components { planes, ..components })
+        Ok(Some(Components { planes, ..components }))
     }
 
-    /// Gives all voxels of a component the value that `becomes(kind, found)` says, if any.
-    /// `labels` are as they were when the components were found.
+    /// Changes the components of which `changes(kind, found)`: each of their runs becomes
+    /// `value(line, start)`. `labels` are as they were when the components were found.
     ///
     /// # Errors
     /// Whatever `check` returns.
@@ -226,7 +223,8 @@ impl Sweep<'_> {
         &mut self,
         labels: &mut [T],
         components: Components<F>,
-        becomes: impl Fn(u16, &F) -> Option<T>,
+        changes: impl Fn(u16, &F) -> bool,
+        value: impl Fn(&[T], usize) -> T,
     ) -> Result<()> {
         let Components { parents, findings, mut planes } = components;
         let [columns, rows, _] = self.dims;
@@ -238,7 +236,8 @@ impl Sweep<'_> {
             for (row, line) in plane.chunks_exact_mut(columns).enumerate() {
                 for run in planes[1].row(row) {
                     let root = parents[run.component as usize] as usize;
-                    if let Some(value) = becomes(run.kind, &findings[root]) {
+                    if changes(run.kind, &findings[root]) {
+                        let value = value(line, run.start as usize);
                         line[run.start as usize..run.end as usize].fill(value);
                     }
                 }
@@ -247,9 +246,8 @@ impl Sweep<'_> {
         Ok(())
     }
 
-    /// Room for the runs of any two planes, both empty. Where that is too much already, what is
-    /// said to be needed suffices even if each run is a component.
-    fn planes<T: Stored>(&mut self, labels: &[T], component_bytes: u64) -> Result<[Plane; 2]> {
+    /// Room for the runs of any two planes, both empty, if that much is available.
+    fn planes<T: Stored>(&mut self, labels: &[T]) -> Result<Option<[Plane; 2]>> {
         let [columns, rows, _] = self.dims;
         if columns >= u32::MAX as usize {
             return Err(Error::Unsupported(format!(
@@ -257,23 +255,21 @@ impl Sweep<'_> {
                 u32::MAX
             )));
         }
-        let (mut most, mut all) = (0, 0);
+        let mut most = 0;
         for plane in labels.chunks_exact(columns * rows) {
             (self.check)()?;
             let mut count = 0;
             plane.chunks_exact(columns).for_each(|line| runs(line, self.kinds, |_| count += 1));
             most = most.max(count);
-            all += count as u64;
         }
-        let bytes = 2 * most as u64 * RUN_BYTES + row_bytes(rows);
-        if bytes > self.available_bytes {
-            return Err(self.too_much(bytes + all * component_bytes));
+        if 2 * most as u64 * RUN_BYTES + row_bytes(rows) > self.available_bytes {
+            return Ok(None);
         }
         let plane = || -> Result<Plane> {
             let runs = reserved("runs of a plane", most)?;
             Ok(Plane { runs, rows: filled("runs of a plane", rows + 1, 0)? })
         };
-        Ok([plane()?, plane()?])
+        Ok(Some([plane()?, plane()?]))
     }
 
     /// Makes the second plane the first, and `labels`' runs the second.
@@ -315,14 +311,6 @@ impl Sweep<'_> {
             }
         }
     }
-
-    fn too_much(&self, needed_bytes: u64) -> Error {
-        Error::Memory {
-            what: "finding the components of this label map".into(),
-            needed_bytes,
-            available_bytes: self.available_bytes,
-        }
-    }
 }
 
 /// The runs of a line.
@@ -337,12 +325,7 @@ fn runs<T: Stored>(line: &[T], kinds: &[u16], mut found: impl FnMut(Run)) {
             Some(run) if run.kind == kind => run.end = end as u32,
             _ => {
                 open.take().into_iter().for_each(&mut found);
-                open = (kind != 0).then_some(Run {
-                    start: at as u32,
-                    end: end as u32,
-                    kind,
-                    component: ALONE,
-                });
+                open = (kind != 0).then(|| Run::new(at..end, kind));
             }
         }
         at = end;

@@ -2,6 +2,7 @@
 
 mod air;
 mod components;
+mod flood;
 mod labels;
 mod observer;
 mod options;

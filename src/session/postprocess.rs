@@ -1,7 +1,8 @@
 //! What is done to a label map at the end: components that are kept or dropped, holes that are
 //! filled.
 
-use super::components::{Components, Finding, RUN_BYTES, Stored, Sweep, row_bytes};
+use super::components::{Finding, Run, Stored, Sweep};
+use super::flood::{self, Flood};
 use super::labels::{fits_byte, known};
 use super::{LabelMap, RunOptions};
 use crate::base::error::filled;
@@ -84,57 +85,38 @@ pub(super) fn check(model: &Model, steps: &[Cleanup]) -> Result<()> {
     Ok(())
 }
 
-/// What small maps may take whatever they hold.
-const SMALL_BYTES: u64 = 64 << 10;
-/// A plane of real labels has far fewer runs than one for so many voxels.
-const VOXELS_PER_RUN: u64 = 4;
-/// Ragged maps of a hundred structures have a provisional component for thousands of voxels.
-const VOXELS_PER_COMPONENT: u64 = 128;
-
-/// Bytes that [`apply`] allocates. An allowance: components are counted when they are there, and
-/// a map of noise has more of them than this. Such a map takes what is left of the session's
-/// budget, or is refused.
+/// Bytes that [`apply`] allocates, at most.
 pub(super) fn bytes(model: &Model, options: &RunOptions, dims: [usize; 3]) -> u64 {
     let own = !options.raw && !model.package().postprocessing.is_empty();
     if !own && options.cleanup.is_empty() {
         return 0;
     }
-    allowance(dims) + table_bytes(model)
+    flood::bytes(dims) + table_bytes(model)
 }
 
-/// Bytes for the runs and components of a map that is not noise.
-pub(super) fn allowance(dims: [usize; 3]) -> u64 {
-    let [columns, rows, planes] = dims.map(|count| count as u64);
-    let runs = 2 * (columns * rows).div_ceil(VOXELS_PER_RUN);
-    let components = (columns * rows * planes).div_ceil(VOXELS_PER_COMPONENT);
-    SMALL_BYTES + row_bytes(dims[1]) + RUN_BYTES * runs + Components::<Size>::BYTES * components
-}
-
-/// Bytes for kind and largest component of each stored value; filling holes has two kinds.
+/// Bytes for kind, smallest size and largest component of each stored value; filling holes has two
+/// kinds.
 fn table_bytes(model: &Model) -> u64 {
     let values = if fits_byte(model) { u8::VALUES } else { u16::VALUES };
-    (values * (size_of::<u16>() + size_of::<u64>())) as u64
+    (values * (size_of::<u16>() + size_of::<f64>() + size_of::<u64>())) as u64
 }
 
 /// Applies the model's own steps, then the user's, to the labels of `volume`'s grid.
-/// `available_bytes` are for runs and components; `check` is called before each plane of each
-/// sweep.
+/// `check` is called before each plane of each sweep.
 ///
 /// # Errors
-/// [`Error::Memory`] if the components take more than what is available or than the machine has;
-/// whatever `check` returns.
+/// [`Error::Memory`] if the machine has too little; whatever `check` returns.
 pub(super) fn apply(
     model: &Model,
     options: &RunOptions,
     labels: &mut LabelMap,
     volume: &VolumeView,
-    available_bytes: u64,
     check: &mut dyn FnMut() -> Result<()>,
 ) -> Result<()> {
     let mut steps = Steps {
         dims: volume.dims,
         voxel_mm3: volume.geometry.spacing.iter().product(),
-        available_bytes,
+        available_bytes: flood::bytes(volume.dims),
         check,
     };
     let own: &[Postprocessing] = if options.raw { &[] } else { &model.package().postprocessing };
@@ -144,13 +126,25 @@ pub(super) fn apply(
             LabelMap::U16(labels) => steps.own(step, labels)?,
         }
     }
-    for step in &options.cleanup {
+    for together in options.cleanup.chunk_by(one_sweep) {
         match labels {
-            LabelMap::U8(labels) => steps.cleanup(step, labels)?,
-            LabelMap::U16(labels) => steps.cleanup(step, labels)?,
+            LabelMap::U8(labels) => steps.cleanup(together, labels)?,
+            LabelMap::U16(labels) => steps.cleanup(together, labels)?,
         }
     }
     Ok(())
+}
+
+/// Whether a sweep can do two steps that follow each other: smallest sizes, for no label's
+/// components depend on another's.
+fn one_sweep(step: &Cleanup, next: &Cleanup) -> bool {
+    match (step, next) {
+        (
+            Cleanup::MinimumSize { connectivity: step, .. },
+            Cleanup::MinimumSize { connectivity: next, .. },
+        ) => step == next,
+        _ => false,
+    }
 }
 
 /// Size and kind of a component.
@@ -190,18 +184,9 @@ impl Finding for Around {
 struct Steps<'a> {
     dims: [usize; 3],
     voxel_mm3: f64,
+    /// For runs and components of a sweep: where they are more, the map is flooded.
     available_bytes: u64,
     check: &'a mut dyn FnMut() -> Result<()>,
-}
-
-/// A component's fate.
-#[derive(Clone, Copy)]
-struct Rule {
-    /// The largest of a kind stay.
-    largest: bool,
-    /// Those of so many voxels stay.
-    stays: f64,
-    diagonal: bool,
 }
 
 /// The kind of each stored value: that of those `labels` that are no background, `kind(value)`.
@@ -223,49 +208,69 @@ impl Steps<'_> {
     /// A step of the model: its labels count as one.
     fn own<T: Stored>(&mut self, step: &Postprocessing, labels: &mut [T]) -> Result<()> {
         let Postprocessing::LargestComponent { labels: wanted, connectivity, minimum_mm3 } = step;
+        let kinds = kinds::<T>(Some(wanted), |_| 1)?;
         let stays = minimum_mm3.map_or(f64::INFINITY, |mm3| mm3 / self.voxel_mm3);
-        let rule = Rule { largest: true, stays, diagonal: *connectivity == 26 };
-        self.drop_components(labels, &kinds::<T>(Some(wanted), |_| 1)?, rule)
+        self.drop_components(labels, &kinds, *connectivity == 26, true, |_| stays)
     }
 
-    fn cleanup<T: Stored>(&mut self, step: &Cleanup, labels: &mut [T]) -> Result<()> {
-        let each = kinds::<T>(step.labels(), |value| value as u16)?;
-        match *step {
-            Cleanup::LargestComponent { connectivity, .. } => {
-                let diagonal = connectivity == 26;
-                let rule = Rule { largest: true, stays: f64::INFINITY, diagonal };
-                self.drop_components(labels, &each, rule)
+    /// Steps that [`one_sweep`] can do together.
+    fn cleanup<T: Stored>(&mut self, steps: &[Cleanup], labels: &mut [T]) -> Result<()> {
+        let each = |labels| kinds::<T>(labels, |value| value as u16);
+        match steps {
+            [Cleanup::LargestComponent { labels: wanted, connectivity }] => {
+                let kinds = each(wanted.as_deref())?;
+                self.drop_components(labels, &kinds, *connectivity == 26, true, |_| f64::INFINITY)
             }
-            Cleanup::MinimumSize { connectivity, mm3, .. } => {
-                let diagonal = connectivity == 26;
-                let rule = Rule { largest: false, stays: mm3 / self.voxel_mm3, diagonal };
-                self.drop_components(labels, &each, rule)
+            [Cleanup::FillHoles { labels: wanted }] => {
+                self.fill_holes(labels, &each(wanted.as_deref())?)
             }
-            Cleanup::FillHoles { .. } => self.fill_holes(labels, &each),
+            _ => self.minimum_sizes(steps, labels),
         }
     }
 
-    /// Makes background of the components that no part of the rule lets stay.
+    /// Smallest sizes of one connectivity; of several for a label the highest.
+    fn minimum_sizes<T: Stored>(&mut self, steps: &[Cleanup], labels: &mut [T]) -> Result<()> {
+        let mut all = filled("kinds of labels", T::VALUES, 0)?;
+        let mut stays = filled("smallest sizes", T::VALUES, 0.0f64)?;
+        let mut diagonal = false;
+        for step in steps {
+            let Cleanup::MinimumSize { labels: wanted, connectivity, mm3 } = step else { continue };
+            diagonal = *connectivity == 26;
+            let kinds = kinds::<T>(wanted.as_deref(), |value| value as u16)?;
+            for (value, kind) in kinds.into_iter().enumerate().filter(|(_, kind)| *kind != 0) {
+                all[value] = kind;
+                stays[value] = stays[value].max(mm3 / self.voxel_mm3);
+            }
+        }
+        self.drop_components(labels, &all, diagonal, false, |kind| stays[usize::from(kind)])
+    }
+
+    /// Makes background of components, but for those of at least `stays(kind)` voxels and, if
+    /// `keep_largest`, the largest of each kind.
     fn drop_components<T: Stored>(
         &mut self,
         labels: &mut [T],
         kinds: &[u16],
-        rule: Rule,
+        diagonal: bool,
+        keep_largest: bool,
+        stays: impl Fn(u16) -> f64,
     ) -> Result<()> {
-        let mut sweep = self.sweep(kinds, rule.diagonal);
-        let components = sweep.find(labels, |_, run, _: &Size| Size {
-            voxels: u64::from(run.end - run.start),
-            kind: run.kind,
-        })?;
         let mut largest = filled("largest components", kinds.len(), 0u64)?;
-        for size in components.iter().filter(|_| rule.largest) {
-            let most = &mut largest[usize::from(size.kind)];
-            *most = size.voxels.max(*most);
-        }
-        sweep.rewrite(labels, components, |kind, size| {
-            let kept = rule.largest && size.voxels == largest[usize::from(kind)];
-            (!kept && (size.voxels as f64) < rule.stays).then(T::default)
-        })
+        self.change(
+            labels,
+            Search { kinds, diagonal, tally: keep_largest },
+            |_, _, run, _: &Size| Size { voxels: u64::from(run.end - run.start), kind: run.kind },
+            &mut largest,
+            |largest, size| {
+                let most = &mut largest[usize::from(size.kind)];
+                *most = size.voxels.max(*most);
+            },
+            |largest, kind, size| {
+                let kept = keep_largest && size.voxels == largest[usize::from(kind)];
+                !kept && (size.voxels as f64) < stays(kind)
+            },
+            |_, _| T::default(),
+        )
     }
 
     /// Gives holes the label around them, if it is of a kind.
@@ -273,45 +278,87 @@ impl Steps<'_> {
         let mut background = filled("kinds of labels", T::VALUES, 0)?;
         background[0] = 1;
         let [columns, rows, planes] = self.dims;
-        let mut sweep = self.sweep(&background, false);
-        let map = &*labels;
-        let components = sweep.find(map, |[k, j], run, found: &Around| {
-            let (start, end) = (run.start as usize, run.end as usize);
-            let inside = (1..columns).contains(&start)
-                && end < columns
-                && (1..rows.max(2) - 1).contains(&j)
-                && (1..planes.max(2) - 1).contains(&k);
-            if found.0 == OPEN || !inside {
-                return Around(OPEN);
-            }
-            let line = (k * rows + j) * columns;
-            let mut around = *found;
-            let mut meets = |voxel: usize| around.merge(Around(map[voxel].into()));
-            meets(line + start - 1);
-            meets(line + end);
-            for other in [line - columns, line + columns] {
-                (other + start..other + end).for_each(&mut meets);
-            }
-            for other in [line - rows * columns, line + rows * columns] {
-                (other + start..other + end).for_each(&mut meets);
-            }
-            around
-        })?;
-        sweep.rewrite(labels, components, |_, around| {
-            let value = around.0;
-            (value != OPEN && wanted[value as usize] != 0).then(|| T::narrow(value))
-        })
+        self.change(
+            labels,
+            Search { kinds: &background, diagonal: false, tally: false },
+            |map: &[T], [k, j], run, found: &Around| {
+                let (start, end) = (run.start as usize, run.end as usize);
+                let inside = (1..columns).contains(&start)
+                    && end < columns
+                    && (1..rows.max(2) - 1).contains(&j)
+                    && (1..planes.max(2) - 1).contains(&k);
+                if found.0 == OPEN || !inside {
+                    return Around(OPEN);
+                }
+                let line = (k * rows + j) * columns;
+                let mut around = *found;
+                let mut meets = |voxel: usize| around.merge(Around(map[voxel].into()));
+                meets(line + start - 1);
+                meets(line + end);
+                for other in [line - columns, line + columns] {
+                    (other + start..other + end).for_each(&mut meets);
+                }
+                for other in [line - rows * columns, line + rows * columns] {
+                    (other + start..other + end).for_each(&mut meets);
+                }
+                around
+            },
+            &mut (),
+            |(), _| {},
+            |(), _, around| around.0 != OPEN && wanted[around.0 as usize] != 0,
+            // What lies before a run of a hole is of the label around it.
+            |line, start| line[start - 1],
+        )
     }
 
-    fn sweep<'b>(&'b mut self, kinds: &'b [u16], diagonal: bool) -> Sweep<'b> {
-        Sweep {
+    /// Finds components, lets `tally` see each, then changes those of which `changes`: each of
+    /// their runs becomes `value(line, start)`. By a stream of planes, or where they are too many
+    /// for that, by flooding.
+    #[allow(clippy::too_many_arguments)]
+    fn change<T: Stored, F: Finding, S>(
+        &mut self,
+        labels: &mut [T],
+        search: Search,
+        observe: impl Fn(&[T], [usize; 2], &Run, &F) -> F,
+        state: &mut S,
+        tally: impl Fn(&mut S, &F),
+        changes: impl Fn(&S, u16, &F) -> bool,
+        value: impl Fn(&[T], usize) -> T,
+    ) -> Result<()> {
+        let Search { kinds, diagonal, .. } = search;
+        let mut sweep = Sweep {
             dims: self.dims,
             diagonal,
             kinds,
             available_bytes: self.available_bytes,
             check: &mut *self.check,
+        };
+        let map = &*labels;
+        let found = sweep.find(map, |place, run, found| observe(map, place, run, found))?;
+        if let Some(components) = found {
+            if search.tally {
+                components.iter().for_each(|found| tally(state, found));
+            }
+            let state = &*state;
+            return sweep.rewrite(labels, components, |kind, f| changes(state, kind, f), value);
         }
+        let mut flood = Flood::new(self.dims, diagonal, kinds, &mut *self.check)?;
+        if search.tally {
+            flood.find(labels, &observe, |found| tally(state, found))?;
+        }
+        let state = &*state;
+        flood.rewrite(labels, &observe, |kind, found| changes(state, kind, found), value)
     }
+}
+
+/// Whose components are looked for.
+struct Search<'a> {
+    /// The kind of each stored value; 0 is left out.
+    kinds: &'a [u16],
+    /// Voxels touch by edges and corners too.
+    diagonal: bool,
+    /// Whether all are to be seen before the first is changed.
+    tally: bool,
 }
 
 #[cfg(test)]

@@ -55,13 +55,6 @@ impl Loaded {
         }
         Ok(())
     }
-
-    /// Bytes that the device holds.
-    fn bytes(&self, plans: &[Arc<Plan>], model: &Model) -> u64 {
-        let Some(part) = self.part else { return 0 };
-        let folds = model.package().parts[part].folds.len();
-        self.device.loaded_memory(&plans[part], folds).iter().map(|part| part.bytes).sum()
-    }
 }
 
 impl Session {
@@ -266,7 +259,7 @@ impl Run<'_> {
 
     fn segment(&mut self, loaded: &mut Loaded, volume: &VolumeView) -> Result<LabelMap> {
         let model = Arc::clone(&self.session.model);
-        let package = model.package();
+        let (package, options) = (model.package(), self.options);
         let mut labels = LabelMap::empty(&model, volume.dims)?;
         let mut earlier = Earlier::new();
         let mut prepared: Option<((Recipe, [usize; 3]), Preparation)> = None;
@@ -313,33 +306,12 @@ impl Run<'_> {
         drop((prepared, kept, earlier));
         self.check(Phase::Restore)?;
         region::clear_outside(self.options.region.as_ref(), &mut labels);
-        let held = loaded.bytes(&self.session.plans, &model);
-        self.postprocess(&mut labels, volume, held)?;
+        let mut check = || self.check(Phase::Restore);
+        postprocess::apply(&model, options, &mut labels, volume, &mut check)?;
         if let Some(keep) = &self.options.keep {
             labels.keep(keep);
         }
         Ok(labels)
-    }
-
-    /// The model's own steps and the user's, while `held` bytes are taken by the network. A map of
-    /// noise may take what is left of the budget.
-    fn postprocess(&mut self, labels: &mut LabelMap, volume: &VolumeView, held: u64) -> Result<()> {
-        let model = Arc::clone(&self.session.model);
-        let options = self.options;
-        let others = held + labels.bytes();
-        let budget = self.session.budget(options).unwrap_or(u64::MAX);
-        let available = budget.saturating_sub(others);
-        let mut check = || self.check(Phase::Restore);
-        let done = postprocess::apply(&model, options, labels, volume, available, &mut check);
-        done.map_err(|error| match error {
-            // The machine has no more where nothing is said to be available.
-            Error::Memory { what, needed_bytes, available_bytes: 1.. } => Error::Memory {
-                what,
-                needed_bytes: needed_bytes.saturating_add(others),
-                available_bytes: budget,
-            },
-            other => other,
-        })
     }
 
     fn prepare(&mut self, volume: &VolumeView, recipe: &Recipe) -> Result<Preparation> {

@@ -117,6 +117,30 @@ pub(crate) unsafe fn array<'a, T>(pointer: *const T, count: u32, name: &str) -> 
     }
 }
 
+/// Bytes from one to the next of `count` versioned structs, all of which have the first one's size:
+/// the caller's may be shorter or longer than this library's.
+///
+/// # Safety
+/// `first` is NULL or valid for as many structs, each as long as its first four bytes say.
+pub(crate) unsafe fn stride<T>(first: *const T, count: u32, name: &str) -> Result<usize> {
+    if first.is_null() {
+        return Err(Error::argument(format!("{name} is NULL")));
+    }
+    let bytes = first.cast::<u8>();
+    // SAFETY: as the caller promises.
+    let size = |at: usize| unsafe { bytes.add(at).cast::<u32>().read_unaligned() };
+    let step = checked_size(size(0), name)?;
+    for index in 1..count as usize {
+        let size = size(index * step);
+        if size as usize != step {
+            return Err(Error::argument(format!(
+                "{name}[{index}].struct_size is {size}, expected {step} as that of {name}[0]"
+            )));
+        }
+    }
+    Ok(step)
+}
+
 /// The most bytes a versioned struct can have: larger sizes are not set or garbage.
 const LARGEST_STRUCT: usize = 4096;
 

@@ -4,12 +4,16 @@ use std::sync::Arc;
 
 use engine::base::error::reserved;
 use engine::device::{Accumulators, MemoryPart};
-use engine::session::{Export, Grid, Region};
+use engine::session::{Cleanup, Export, Grid, Region};
 use engine::{Error, Result, RunOptions};
 
-use crate::guard::{Failure, array, read_versioned};
+use crate::guard::{Failure, array, read_versioned, stride};
 use crate::staged::Staged;
 use crate::types::*;
+
+/// More steps than anyone means, and more labels than values.
+const MOST_STEPS: u32 = 1 << 16;
+const MOST_LABELS: u32 = 1 << 16;
 
 /// The options, which are NULL for the defaults.
 ///
@@ -41,7 +45,7 @@ pub(crate) unsafe fn wishes(
     given: &voxtile_run_options,
     output: Option<&voxtile_output>,
     dims: [usize; 3],
-) -> Result<RunOptions> {
+) -> std::result::Result<RunOptions, Failure> {
     let mut options = RunOptions {
         mirror: switch(given.mirror, "mirror")?,
         raw: switch(given.raw, "raw")?,
@@ -50,7 +54,8 @@ pub(crate) unsafe fn wishes(
         ..RunOptions::default()
     };
     let unknown = |name: &str, value: u32, expected: &str| {
-        Err(Error::argument(format!("run_options.{name} is {value}, expected {expected} ...")))
+        let text = format!("run_options.{name} is {value}, expected {expected} ...");
+        Err(Error::argument(text).into())
     };
     options.export = match given.export_mode {
         VOXTILE_EXPORT_SCORES => Export::Scores,
@@ -76,6 +81,7 @@ pub(crate) unsafe fn wishes(
         if given.keep_count > 0 {
             options.keep = Some(array(given.keep, given.keep_count, "run_options.keep")?.to_vec());
         }
+        options.cleanup = cleanup(given)?;
         if let Some(output) = output {
             let (values, count) = (output.probability_values, output.probability_count);
             options.probabilities = array(values, count, "output.probability_values")?.to_vec();
@@ -84,6 +90,67 @@ pub(crate) unsafe fn wishes(
     let held = taken(given, output, dims)?;
     options.taken_bytes = held.iter().fold(0, |sum, part| sum.saturating_add(part.bytes));
     Ok(options)
+}
+
+/// The steps that tidy up labels.
+///
+/// # Safety
+/// Pointers in the structs are NULL or valid for their counts.
+unsafe fn cleanup(given: &voxtile_run_options) -> std::result::Result<Vec<Cleanup>, Failure> {
+    let count = given.cleanup_count;
+    if count == 0 {
+        return Ok(Vec::new());
+    }
+    if count > MOST_STEPS {
+        let text = format!("run_options.cleanup_count is {count}, expected at most {MOST_STEPS}");
+        return Err(Error::argument(text).into());
+    }
+    // SAFETY: as the caller promises.
+    unsafe {
+        let step = stride(given.cleanup, count, "cleanup")?;
+        let first = given.cleanup.cast::<u8>();
+        let places = (0..count as usize).map(|index| first.add(index * step).cast());
+        places.map(|place| Ok(cleanup_step(&read_versioned(place, "cleanup")?)?)).collect()
+    }
+}
+
+/// # Safety
+/// `given.labels` is NULL or valid for its count.
+unsafe fn cleanup_step(given: &voxtile_cleanup) -> Result<Cleanup> {
+    let wrong = |text: String| Err(Error::argument(text));
+    if given.label_count > MOST_LABELS {
+        let count = given.label_count;
+        return wrong(format!("cleanup.label_count is {count}, expected at most {MOST_LABELS}"));
+    }
+    if given.label_count == 0 && !given.labels.is_null() {
+        return wrong("cleanup.labels is set, but label_count is 0, expected their number".into());
+    }
+    // SAFETY: as the caller promises.
+    let labels = unsafe { array(given.labels, given.label_count, "cleanup.labels")? };
+    let labels = (!labels.is_empty()).then(|| labels.to_vec());
+    let mm3 = given.minimum_mm3;
+    if given.step != VOXTILE_CLEANUP_MINIMUM_SIZE && mm3 != 0.0 {
+        return wrong(format!(
+            "cleanup.minimum_mm3 is {mm3}, expected 0 but for VOXTILE_CLEANUP_MINIMUM_SIZE"
+        ));
+    }
+    let connectivity = match given.connectivity {
+        0 => 26,
+        6 | 26 if given.step != VOXTILE_CLEANUP_FILL_HOLES => given.connectivity as u8,
+        other => {
+            return wrong(format!(
+                "cleanup.connectivity is {other}, expected 6, 26 or 0, and for                  VOXTILE_CLEANUP_FILL_HOLES 0"
+            ));
+        }
+    };
+    match given.step {
+        VOXTILE_CLEANUP_LARGEST_COMPONENT => Ok(Cleanup::LargestComponent { labels, connectivity }),
+        VOXTILE_CLEANUP_MINIMUM_SIZE => Ok(Cleanup::MinimumSize { labels, connectivity, mm3 }),
+        VOXTILE_CLEANUP_FILL_HOLES => Ok(Cleanup::FillHoles { labels }),
+        other => wrong(format!(
+            "cleanup.step is {other}, expected VOXTILE_CLEANUP_LARGEST_COMPONENT ..."
+        )),
+    }
 }
 
 /// The box that is wanted, if one is given.

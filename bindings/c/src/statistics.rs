@@ -7,7 +7,7 @@ use engine::base::error::reserved;
 use engine::session::{LabelMap, LabelStatistics, statistics};
 use engine::{Error, Result};
 
-use crate::guard::{array, checked_size, guard, read_versioned, required, write_versioned};
+use crate::guard::{array, guard, read_versioned, stride, write_versioned};
 use crate::types::*;
 use crate::volume::view;
 
@@ -101,29 +101,13 @@ pub unsafe extern "C" fn voxtile_statistics(
             if count == 0 {
                 return Ok(());
             }
-            required(out.cast_const(), "out")?;
-            let bytes = out.cast::<u8>();
-            let sized = |index: usize, step: usize| {
-                // The caller's structs may be shorter or longer than this library's.
-                let size = bytes.add(index * step).cast::<u32>().read_unaligned();
-                checked_size(size, "label_statistics")
-            };
-            let step = sized(0, 0)?;
-            for index in 1..values.len() {
-                let size = sized(index, step)?;
-                if size != step {
-                    return Err(Error::argument(format!(
-                        "out[{index}].struct_size is {size}, expected {step} as that of out[0]"
-                    ))
-                    .into());
-                }
-            }
+            let step = stride(out.cast_const(), count, "label_statistics")?;
             let map = copied(labels, labels_dtype, labels_size, view.voxels())?;
             let pool = Pool::new(threads as usize)?;
             let found = statistics(&map, view.dims, &view.geometry, Some(&view), &pool)?;
             for (index, &value) in values.iter().enumerate() {
                 let one = found.iter().find(|label| label.value == value);
-                let place = bytes.add(index * step).cast();
+                let place = out.cast::<u8>().add(index * step).cast();
                 write_versioned(place, &described(value, one), "label_statistics")?;
             }
             Ok(())

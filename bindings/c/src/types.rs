@@ -275,6 +275,34 @@ pub struct voxtile_probability_box {
 pub type voxtile_probability_fn =
     Option<unsafe extern "C" fn(user: *mut c_void, found: *const voxtile_probability_box) -> i32>;
 
+/// voxtile_cleanup.step: of each label the largest component stays (all that are as large), its
+/// others become background.
+pub const VOXTILE_CLEANUP_LARGEST_COMPONENT: u32 = 1;
+/// voxtile_cleanup.step: components smaller than `minimum_mm3` become background.
+pub const VOXTILE_CLEANUP_MINIMUM_SIZE: u32 = 2;
+/// voxtile_cleanup.step: background that one label encloses by faces becomes that label.
+pub const VOXTILE_CLEANUP_FILL_HOLES: u32 = 3;
+
+/// A step that tidies up a label map. Each label is looked at on its own: a component is of voxels of
+/// one label.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct voxtile_cleanup {
+    /// sizeof(voxtile_cleanup)
+    pub struct_size: u32,
+    /// VOXTILE_CLEANUP_LARGEST_COMPONENT ...
+    pub step: u32,
+    /// 26 = voxels of a component touch by faces, edges or corners; 6 = by faces; 0 = 26. Must be 0
+    /// for VOXTILE_CLEANUP_FILL_HOLES.
+    pub connectivity: u32,
+    /// Number of `labels`; 0 = every label but the background.
+    pub label_count: u32,
+    /// Label values the step is for.
+    pub labels: *const u32,
+    /// For VOXTILE_CLEANUP_MINIMUM_SIZE: the smallest size that stays, in mm^3; else 0.
+    pub minimum_mm3: f64,
+}
+
 /// What a run is asked to do.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -324,6 +352,13 @@ pub struct voxtile_run_options {
     pub probability: voxtile_probability_fn,
     /// Passed to `probability`.
     pub probability_user: *mut c_void,
+    /// Steps that tidy up the labels, in their order, after the model's own postprocessing and before
+    /// `keep`: structs one after the other, of the struct_size of the first.
+    pub cleanup: *const voxtile_cleanup,
+    /// Number of `cleanup`; 0 = none.
+    pub cleanup_count: u32,
+    /// 0
+    pub reserved: u32,
 }
 
 /// The caller's buffers, dense on the input's own grid, [k][j][i].

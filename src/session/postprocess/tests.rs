@@ -45,6 +45,16 @@ fn flooded(kinds: &[u32], dims: [usize; 3], diagonal: bool) -> Vec<Vec<usize>> {
     components
 }
 
+/// A component's fate.
+#[derive(Clone, Copy)]
+struct Rule {
+    /// The largest of a kind stay.
+    largest: bool,
+    /// Those of so many voxels stay.
+    stays: f64,
+    diagonal: bool,
+}
+
 /// Drops components of equal kinds as a rule says.
 fn dropped(labels: &[u8], kinds: &[u32], dims: [usize; 3], rule: Rule) -> Vec<u8> {
     let components = flooded(kinds, dims, rule.diagonal);
@@ -112,10 +122,17 @@ fn any_map() -> impl Strategy<Value = ([usize; 3], Vec<u8>)> {
     prop_oneof![maps([6, 2, 1, 1]), maps([3, 3, 3, 3]), maps([8, 1, 0, 1]), maps([1, 8, 1, 0])]
 }
 
+/// What is available: enough for the table of a stream of planes, or nothing, so that the map is
+/// flooded.
+fn available() -> impl Strategy<Value = u64> {
+    prop_oneof![Just(u64::MAX), Just(0)]
+}
+
 proptest! {
     #[test]
     fn the_models_labels_count_as_one(
-        (dims, labels) in any_map(), diagonal: bool, smallest in prop_oneof![Just(None), Just(Some(3.0))]
+        (dims, labels) in any_map(), diagonal: bool,
+        smallest in prop_oneof![Just(None), Just(Some(3.0))], available in available()
     ) {
         let kinds: Vec<u32> = labels.iter().map(|label| u32::from([1, 3].contains(label))).collect();
         let rule = Rule { largest: true, stays: smallest.unwrap_or(f64::INFINITY), diagonal };
@@ -126,13 +143,14 @@ proptest! {
             labels: labels_of_step, connectivity, minimum_mm3: smallest
         };
         let mut found = labels.clone();
-        on(dims, u64::MAX, |steps| steps.own(&step, &mut found)).unwrap();
+        on(dims, available, |steps| steps.own(&step, &mut found)).unwrap();
         prop_assert_eq!(found, expected);
     }
 
     #[test]
     fn each_label_on_its_own(
-        (dims, labels) in any_map(), diagonal: bool, wanted in 0usize..3, mm3 in 0u32..6
+        (dims, labels) in any_map(), diagonal: bool, wanted in 0usize..3, mm3 in 0u32..6,
+        available in available()
     ) {
         let wanted = [None, Some(vec![2, 3]), Some(vec![1])][wanted].clone();
         let of = |label: u8| wanted.as_ref().is_none_or(|all| all.contains(&u32::from(label)));
@@ -153,9 +171,9 @@ proptest! {
             let expected = dropped(&labels, &kinds, dims, rule);
             // Wide values go the same way.
             let mut wide: Vec<u16> = labels.iter().map(|&label| label.into()).collect();
-            on(dims, u64::MAX, |steps| steps.cleanup(&step, &mut wide)).unwrap();
+            on(dims, available, |steps| steps.cleanup(std::slice::from_ref(&step), &mut wide)).unwrap();
             let mut found = labels.clone();
-            on(dims, u64::MAX, |steps| steps.cleanup(&step, &mut found)).unwrap();
+            on(dims, available, |steps| steps.cleanup(&[step], &mut found)).unwrap();
             prop_assert!(wide.iter().zip(&found).all(|(&a, &b)| a == u16::from(b)));
             prop_assert_eq!(found, expected);
         }
@@ -164,13 +182,33 @@ proptest! {
     #[test]
     fn holes_are_what_flooding_finds(
         (dims, labels) in prop_oneof![maps([2, 8, 1, 0]), maps([1, 20, 0, 1]), maps([4, 3, 0, 0])],
-        every: bool
+        every: bool, available in available()
     ) {
         let expected = filled_holes(&labels, dims, if every { &[1, 2, 3] } else { &[1] });
         let step = Cleanup::FillHoles { labels: (!every).then(|| vec![1]) };
         let mut found = labels;
-        on(dims, u64::MAX, |steps| steps.cleanup(&step, &mut found)).unwrap();
+        on(dims, available, |steps| steps.cleanup(&[step], &mut found)).unwrap();
         prop_assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn smallest_sizes_of_several_labels_take_one_sweep(
+        (dims, labels) in any_map(), diagonal: bool, mm3 in [0u32..6, 0u32..6, 0u32..6]
+    ) {
+        let connectivity = if diagonal { 26 } else { 6 };
+        let step = |labels, mm3: u32| Cleanup::MinimumSize { labels, connectivity, mm3: mm3.into() };
+        let steps = [
+            step(Some(vec![1]), mm3[0]), step(Some(vec![2, 3]), mm3[1]), step(None, mm3[2])
+        ];
+        prop_assert_eq!(steps.chunk_by(one_sweep).count(), 1);
+        let mut one_by_one = labels.clone();
+        for step in &steps {
+            let step = std::slice::from_ref(step);
+            on(dims, u64::MAX, |steps| steps.cleanup(step, &mut one_by_one)).unwrap();
+        }
+        let mut together = labels;
+        on(dims, u64::MAX, |each| each.cleanup(&steps, &mut together)).unwrap();
+        prop_assert_eq!(together, one_by_one);
     }
 }
 
@@ -197,7 +235,7 @@ fn only_holes_inside_one_label_are_filled() {
     let fill = |labels: &[u8], wanted: Option<Vec<u32>>| {
         let mut labels = labels.to_vec();
         let step = Cleanup::FillHoles { labels: wanted };
-        on(dims, u64::MAX, |steps| steps.cleanup(&step, &mut labels)).unwrap();
+        on(dims, u64::MAX, |steps| steps.cleanup(&[step], &mut labels)).unwrap();
         [labels[at(9, 9, 9)], labels[at(29, 9, 9)], labels[at(0, 0, 0)]]
     };
     assert_eq!(fill(&labels, None), [1, 2, 0]);
@@ -218,7 +256,7 @@ fn only_holes_inside_one_label_are_filled() {
 }
 
 #[test]
-fn ragged_structures_fit_the_allowance() {
+fn ragged_structures_are_not_flooded() {
     let dims = [120, 100, 90];
     let mut labels = vec![0; 120 * 100 * 90];
     for label in 1..=60 {
@@ -234,38 +272,36 @@ fn ragged_structures_fit_the_allowance() {
             if surface && voxel * 7919 % 5 == 0 { 0 } else { labels[voxel] }
         })
         .collect();
-    let steps = [
-        Cleanup::LargestComponent { labels: None, connectivity: 26 },
-        Cleanup::MinimumSize { labels: None, connectivity: 6, mm3: 9.0 },
-        Cleanup::FillHoles { labels: None },
-    ];
-    for step in steps {
-        on(dims, allowance(dims), |steps| steps.cleanup(&step, &mut ragged.clone())).unwrap();
+    let kinds = kinds::<u8>(None, |value| value as u16).unwrap();
+    for diagonal in [false, true] {
+        let mut sweep = Sweep {
+            dims,
+            diagonal,
+            kinds: &kinds,
+            available_bytes: flood::bytes(dims),
+            check: &mut || Ok(()),
+        };
+        assert!(sweep.find(&ragged, |_, _, _: &Size| Size::default()).unwrap().is_some());
     }
 }
 
 #[test]
-fn noise_needs_the_bytes_that_are_named() {
-    let dims = [32, 32, 32];
-    // Every second voxel, by faces: each is a component and a run.
-    let mut noise: Vec<u8> =
-        (0..1 << 15).map(|n: u32| ((n ^ n >> 5 ^ n >> 10) & 1) as u8).collect();
-    let step = Cleanup::MinimumSize { labels: None, connectivity: 6, mm3: 2.0 };
-    let mut run = |available| on(dims, available, |steps| steps.cleanup(&step, &mut noise));
-    let components = Components::<Size>::BYTES << 14;
-    let runs = 2 * RUN_BYTES * 512 + row_bytes(32);
-    match run(components + runs - 1).unwrap_err() {
-        Error::Memory { needed_bytes, available_bytes, .. } => {
-            assert_eq!(needed_bytes, components + runs);
-            assert_eq!(available_bytes, components + runs - 1);
-        }
-        other => panic!("{other}"),
-    }
-    // Too little for the runs alone: enough for as many components as runs.
-    let text = run(runs - 1).unwrap_err().to_string();
-    assert!(text.contains(&format!("needs {} bytes", components + runs)), "{text}");
-    run(components + runs).unwrap();
-    assert!(noise.iter().all(|&label| label == 0));
+fn steps_that_differ_are_done_one_after_the_other() {
+    let minimum = |connectivity| Cleanup::MinimumSize { labels: None, connectivity, mm3: 1.0 };
+    let fill = Cleanup::FillHoles { labels: None };
+    let largest = Cleanup::LargestComponent { labels: None, connectivity: 6 };
+    let steps = [
+        minimum(6),
+        minimum(6),
+        minimum(26),
+        fill.clone(),
+        fill,
+        largest.clone(),
+        largest,
+        minimum(6),
+    ];
+    let lengths: Vec<usize> = steps.chunk_by(one_sweep).map(<[_]>::len).collect();
+    assert_eq!(lengths, [2, 1, 1, 1, 1, 1, 1]);
 }
 
 #[test]
@@ -274,20 +310,21 @@ fn a_sweep_can_be_stopped_at_every_plane() {
     let labels: Vec<u8> = (0..60).map(|n| n % 3).collect();
     let step = Cleanup::LargestComponent { labels: None, connectivity: 26 };
     let mut calls = 0;
-    let mut stopped_at = |last: Option<usize>| {
+    let mut stopped_at = |last: Option<usize>, available_bytes| {
         calls = 0;
         let mut check = || {
             calls += 1;
             if Some(calls) == last { Err(Error::Cancelled) } else { Ok(()) }
         };
-        let mut steps =
-            Steps { dims, voxel_mm3: 1.0, available_bytes: u64::MAX, check: &mut check };
-        let done = steps.cleanup(&step, &mut labels.clone());
+        let mut steps = Steps { dims, voxel_mm3: 1.0, available_bytes, check: &mut check };
+        let done = steps.cleanup(std::slice::from_ref(&step), &mut labels.clone());
         (done.is_ok(), calls)
     };
-    let (done, all) = stopped_at(None);
-    assert!(done && all >= 3 * dims[2], "{all} checks");
-    for last in 1..=all {
-        assert_eq!(stopped_at(Some(last)), (false, last));
+    for available in [u64::MAX, 0] {
+        let (done, all) = stopped_at(None, available);
+        assert!(done && all >= 3 * dims[2], "{all} checks");
+        for last in 1..=all {
+            assert_eq!(stopped_at(Some(last), available), (false, last));
+        }
     }
 }
