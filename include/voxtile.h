@@ -152,6 +152,16 @@
 // as the network's.
 #define VOXTILE_GRID_NETWORK 1
 
+// voxtile_cleanup.step: of each label the largest component stays (all that are as large), its
+// others become background.
+#define VOXTILE_CLEANUP_LARGEST_COMPONENT 1
+
+// voxtile_cleanup.step: components smaller than `minimum_mm3` become background.
+#define VOXTILE_CLEANUP_MINIMUM_SIZE 2
+
+// voxtile_cleanup.step: background that one label encloses by faces becomes that label.
+#define VOXTILE_CLEANUP_FILL_HOLES 3
+
 // Weights and labels; opaque.
 typedef struct voxtile_model voxtile_model;
 
@@ -330,6 +340,24 @@ typedef struct voxtile_probability_box {
 // Takes probabilities, on the thread that called voxtile_run. Return non-zero to cancel.
 typedef int32_t (*voxtile_probability_fn)(void *user, const struct voxtile_probability_box *found);
 
+// A step that tidies up a label map. Each label is looked at on its own: a component is of voxels of
+// one label.
+typedef struct voxtile_cleanup {
+    // sizeof(voxtile_cleanup)
+    uint32_t struct_size;
+    // VOXTILE_CLEANUP_LARGEST_COMPONENT ...
+    uint32_t step;
+    // 26 = voxels of a component touch by faces, edges or corners; 6 = by faces; 0 = 26. Must be 0
+    // for VOXTILE_CLEANUP_FILL_HOLES.
+    uint32_t connectivity;
+    // Number of `labels`; 0 = every label but the background.
+    uint32_t label_count;
+    // Label values the step is for.
+    const uint32_t *labels;
+    // For VOXTILE_CLEANUP_MINIMUM_SIZE: the smallest size that stays, in mm^3; else 0.
+    double minimum_mm3;
+} voxtile_cleanup;
+
 // What a run is asked to do.
 typedef struct voxtile_run_options {
     // sizeof(voxtile_run_options)
@@ -377,6 +405,13 @@ typedef struct voxtile_run_options {
     voxtile_probability_fn probability;
     // Passed to `probability`.
     void *probability_user;
+    // Steps that tidy up the labels, in their order, after the model's own postprocessing and before
+    // `keep`: structs one after the other, of the struct_size of the first.
+    const struct voxtile_cleanup *cleanup;
+    // Number of `cleanup`; 0 = none.
+    uint32_t cleanup_count;
+    // 0
+    uint32_t reserved;
 } voxtile_run_options;
 
 // What a run will need, at most.

@@ -108,6 +108,56 @@ private:
     std::shared_ptr<voxtile_model> model_;
 };
 
+/// Steps that tidy up labels, in their order. It must outlive the runs whose options it is set in.
+///
+///   voxtile::Cleanup cleanup;
+///   cleanup.largest_component().minimum_size(100, {1, 2}).set_in(options);
+class Cleanup {
+public:
+    Cleanup() = default;
+    Cleanup(Cleanup &&) = default;
+    Cleanup &operator=(Cleanup &&) = default;
+
+    /// Of each label the largest component stays; of every label if none is named. `connectivity`
+    /// is 26 or 6.
+    Cleanup &largest_component(std::vector<uint32_t> labels = {}, uint32_t connectivity = 26) {
+        return add(VOXTILE_CLEANUP_LARGEST_COMPONENT, std::move(labels), connectivity, 0);
+    }
+
+    /// Components of fewer mm^3 become background.
+    Cleanup &minimum_size(double mm3, std::vector<uint32_t> labels = {},
+                          uint32_t connectivity = 26) {
+        return add(VOXTILE_CLEANUP_MINIMUM_SIZE, std::move(labels), connectivity, mm3);
+    }
+
+    /// Background that one label encloses becomes that label.
+    Cleanup &fill_holes(std::vector<uint32_t> labels = {}) {
+        return add(VOXTILE_CLEANUP_FILL_HOLES, std::move(labels), 0, 0);
+    }
+
+    /// Makes `options` those of a run with these steps, until a step is added.
+    void set_in(voxtile_run_options &options) const noexcept {
+        options.cleanup = steps_.data();
+        options.cleanup_count = uint32_t(steps_.size());
+    }
+
+private:
+    Cleanup &add(uint32_t kind, std::vector<uint32_t> labels, uint32_t connectivity, double mm3) {
+        auto step = make<voxtile_cleanup>();
+        step.step = kind;
+        step.connectivity = connectivity;
+        step.label_count = uint32_t(labels.size());
+        step.labels = labels.empty() ? nullptr : labels.data();
+        step.minimum_mm3 = mm3;
+        labels_.push_back(std::move(labels)); // its values stay where they are
+        steps_.push_back(step);
+        return *this;
+    }
+
+    std::vector<voxtile_cleanup> steps_;
+    std::vector<std::vector<uint32_t>> labels_;
+};
+
 /// A model made ready on one device. One run at a time.
 class Session {
 public:

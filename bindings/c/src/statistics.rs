@@ -7,7 +7,7 @@ use engine::base::error::reserved;
 use engine::session::{LabelMap, LabelStatistics, statistics};
 use engine::{Error, Result};
 
-use crate::guard::{array, guard, read_versioned, stride, write_versioned};
+use crate::guard::{array, guard, read_versioned, required, stride, write_versioned};
 use crate::types::*;
 use crate::volume::view;
 
@@ -101,6 +101,7 @@ pub unsafe extern "C" fn voxtile_statistics(
             if count == 0 {
                 return Ok(());
             }
+            required(out.cast_const(), "out")?;
             let step = stride(out.cast_const(), count, "label_statistics")?;
             let map = copied(labels, labels_dtype, labels_size, view.voxels())?;
             let pool = Pool::new(threads as usize)?;

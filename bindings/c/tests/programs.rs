@@ -115,6 +115,11 @@ fn every_option_does_what_the_header_says() {
 }
 
 #[test]
+fn labels_are_cleaned_up_as_the_header_says() {
+    checks("cleanup.c", &[("cc", C), ("c++", C_AS_CPP)], &[]);
+}
+
+#[test]
 fn the_wrapper_adds_nothing_but_comfort() {
     checks("wrapper.cpp", &[("c++", CPP)], &[]);
 }
@@ -140,6 +145,7 @@ fn layout() -> String {
         size_of::<voxtile_probability_box>(),
         size_of::<voxtile_memory_part>(),
         size_of::<voxtile_label_statistics>(),
+        size_of::<voxtile_cleanup>(),
     ];
     sizes.map(|size| size.to_string()).join(",")
 }

@@ -7,20 +7,22 @@
 static void layout(const char *expected)
 {
     char found[512];
-    snprintf(found, sizeof found, "%u,%u,%u,%u,%u,%u,%u,%u,%u,%u,%u,%u,%u", (unsigned)sizeof(voxtile_error),
+    snprintf(found, sizeof found, "%u,%u,%u,%u,%u,%u,%u,%u,%u,%u,%u,%u,%u,%u",
+             (unsigned)sizeof(voxtile_error),
              (unsigned)sizeof(voxtile_device), (unsigned)sizeof(voxtile_model_info),
              (unsigned)sizeof(voxtile_label), (unsigned)sizeof(voxtile_session_options),
              (unsigned)sizeof(voxtile_volume), (unsigned)sizeof(voxtile_progress),
              (unsigned)sizeof(voxtile_run_options), (unsigned)sizeof(voxtile_output),
              (unsigned)sizeof(voxtile_estimate), (unsigned)sizeof(voxtile_probability_box),
-             (unsigned)sizeof(voxtile_memory_part), (unsigned)sizeof(voxtile_label_statistics));
+             (unsigned)sizeof(voxtile_memory_part), (unsigned)sizeof(voxtile_label_statistics),
+             (unsigned)sizeof(voxtile_cleanup));
     if (strcmp(found, expected) != 0) {
         printf("layout: C has %s, the library %s\n", found, expected);
         ++failures;
     }
     CHECK(offsetof(voxtile_volume, direction) == 128);
     CHECK(offsetof(voxtile_run_options, region_start) == 48);
-    CHECK(offsetof(voxtile_run_options, probability_user) + sizeof(void *)
+    CHECK(offsetof(voxtile_run_options, reserved) + sizeof(uint32_t)
           == sizeof(voxtile_run_options));
     CHECK(offsetof(voxtile_output, probabilities_size) + sizeof(size_t) == sizeof(voxtile_output));
     CHECK(voxtile_version()

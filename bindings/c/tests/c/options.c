@@ -397,7 +397,7 @@ static void statistics(void)
     EXPECT(VOXTILE_E_ARGUMENT, STATISTICS(out), "struct_size is 0");
     out[0].struct_size = out[2].struct_size = sizeof out[0];
     out[1].struct_size = sizeof out[0] - 8;
-    EXPECT(VOXTILE_E_ARGUMENT, STATISTICS(out), "out[1].struct_size");
+    EXPECT(VOXTILE_E_ARGUMENT, STATISTICS(out), "label_statistics[1].struct_size");
     out[1].struct_size = sizeof out[0];
     EXPECT(VOXTILE_E_ARGUMENT, STATISTICS(NULL), "out");
     EXPECT(VOXTILE_E_ARGUMENT,
@@ -479,6 +479,9 @@ struct first_run_options {
     uint32_t export_mode, raw;
 };
 
+/* Those of the header before clean-up. */
+#define OPTIONS_BEFORE_CLEANUP offsetof(voxtile_run_options, cleanup)
+
 struct first_estimate {
     uint32_t struct_size, reserved;
     uint64_t tiles, passes, host_bytes;
@@ -491,6 +494,7 @@ static void older_programs(const voxtile_session *session)
     voxtile_output out = good_output();
     struct first_run_options *options = (struct first_run_options *)calloc(1, sizeof *options);
     struct first_estimate *estimate = (struct first_estimate *)calloc(2, sizeof *estimate);
+    voxtile_run_options *before;
     const uint32_t keep[1] = {1};
     int voxel;
 
@@ -503,6 +507,14 @@ static void older_programs(const voxtile_session *session)
            voxtile_run(session, &v, (const voxtile_run_options *)options, &out, &error), "");
     for (voxel = 0; voxel < VOXELS; ++voxel)
         CHECK(labels[voxel] == (reference[voxel] == 1 ? 1 : 0));
+    before = (voxtile_run_options *)calloc(1, OPTIONS_BEFORE_CLEANUP);
+    memcpy(before, options, sizeof *options);
+    before->struct_size = OPTIONS_BEFORE_CLEANUP;
+    memset(labels, 0xee, sizeof labels);
+    EXPECT(VOXTILE_OK, voxtile_run(session, &v, before, &out, &error), "");
+    for (voxel = 0; voxel < VOXELS; ++voxel)
+        CHECK(labels[voxel] == (reference[voxel] == 1 ? 1 : 0));
+    free(before);
     estimate->struct_size = sizeof *estimate;
     memset(estimate + 1, 0x55, sizeof *estimate);
     EXPECT(VOXTILE_OK,

@@ -54,6 +54,33 @@ try {
         CHECK(part[size_t(voxel)] == (inside ? whole[size_t(voxel)] : 0));
     }
 
+    // steps: those of the C structs, and none of them changed by moving
+    voxtile::Cleanup moved;
+    moved.minimum_size(30, {1, 2}).minimum_size(9, {3}, 6).largest_component({2}).fill_holes();
+    voxtile::Cleanup cleanup = std::move(moved);
+    options = voxtile::make<voxtile_run_options>();
+    cleanup.set_in(options);
+    CHECK(options.cleanup_count == 4);
+    const auto cleaned = session.segment(volume, options);
+    const uint32_t first[2] = {1, 2}, second = 3, third = 2;
+    voxtile_cleanup steps[4];
+    for (auto &step : steps) step = voxtile::make<voxtile_cleanup>();
+    steps[0].step = steps[1].step = VOXTILE_CLEANUP_MINIMUM_SIZE;
+    steps[0].labels = first;
+    steps[0].label_count = 2;
+    steps[0].minimum_mm3 = 30;
+    steps[1].labels = &second;
+    steps[1].label_count = 1;
+    steps[1].connectivity = 6;
+    steps[1].minimum_mm3 = 9;
+    steps[2].step = VOXTILE_CLEANUP_LARGEST_COMPONENT;
+    steps[2].labels = &third;
+    steps[2].label_count = 1;
+    steps[3].step = VOXTILE_CLEANUP_FILL_HOLES;
+    options.cleanup = steps;
+    CHECK(cleaned == session.segment(volume, options));
+    CHECK(cleaned != whole);
+
     // probabilities by function: counted, cancelled, thrown through
     const uint32_t wanted[2] = {1, 2};
     auto output = voxtile::make<voxtile_output>();
