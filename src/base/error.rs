@@ -91,6 +91,15 @@ pub fn filled<T: Clone>(what: &str, length: usize, value: T) -> Result<Vec<T>> {
     Ok(vector)
 }
 
+/// As [`refill`], but what `vector` holds already may stay.
+pub fn resize<T: Clone>(what: &str, vector: &mut Vec<T>, length: usize, value: T) -> Result<()> {
+    if length > vector.capacity() {
+        return refill(what, vector, length, value);
+    }
+    vector.resize(length, value);
+    Ok(())
+}
+
 /// As [`filled`], in the memory that `vector` has where that is enough.
 pub fn refill<T: Clone>(what: &str, vector: &mut Vec<T>, length: usize, value: T) -> Result<()> {
     if length > vector.capacity() {

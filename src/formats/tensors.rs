@@ -269,13 +269,26 @@ fn stored(element: Element, values: &[f32]) -> Cow<'_, [u8]> {
         Element::F16 => {
             let mut halves = vec![f16::ZERO; values.len()];
             halves.convert_from_f32_slice(values);
-            halves.iter().flat_map(|value| value.to_le_bytes()).collect()
+            let mut bytes = vec![0; 2 * values.len()];
+            for (into, value) in bytes.chunks_exact_mut(2).zip(&halves) {
+                into.copy_from_slice(&value.to_le_bytes());
+            }
+            Cow::Owned(bytes)
         }
         // Casting keeps what is not a number at 0 and the rest within 0 to 255.
-        Element::U8 => values.iter().map(|value| (value * 255.0).round() as u8).collect(),
+        Element::U8 => values.iter().map(|value| byte(*value)).collect(),
         _ if cfg!(target_endian = "little") => Cow::Borrowed(bytemuck::cast_slice(values)),
         _ => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
     }
+}
+
+/// The byte nearest to 255 times a value, halves away from 0, in arithmetic that vectorises.
+fn byte(value: f32) -> u8 {
+    let scaled = value * 255.0;
+    let scaled = if scaled > 0.0 { scaled } else { 0.0 };
+    let scaled = if scaled < 255.0 { scaled } else { 255.0 };
+    let whole = scaled as i32;
+    (whole + i32::from(scaled - whole as f32 >= 0.5)) as u8
 }
 
 /// Writes at a place of a file, in one call of the system where it has such a call.

@@ -276,17 +276,18 @@ impl Running<'_, '_, '_> {
                 target.paste(&grids.placement, slab.output.clone(), &labels);
             }
         }
+        let pool = self.run.pool();
         let observer = &mut *self.run.observer;
         match self.run.options.probability_grid {
             Grid::Volume => {
                 let planes = slab.output.clone();
                 let values = &output.probabilities;
-                self.handover.volume_planes(&grids.placement, planes, values, observer)?;
+                self.handover.volume_planes(&grids.placement, planes, values, pool, observer)?;
             }
             Grid::Network => {
                 let (order, planes) = (self.input.order, slab.planes.clone());
                 let values = &output.probabilities;
-                self.handover.network_planes(order, grids.shape, planes, values, observer)?;
+                self.handover.network_planes(order, grids.shape, planes, values, pool, observer)?;
             }
         }
         if !output.scores.is_empty() {

@@ -252,7 +252,11 @@ pub(super) struct Run<'a> {
 /// What a part of the model found that later parts ask for: label values, `[k][j][i]`.
 type Earlier = HashMap<usize, Vec<u16>>;
 
-impl Run<'_> {
+impl<'a> Run<'a> {
+    pub(super) fn pool(&self) -> &'a Pool {
+        &self.session.pool
+    }
+
     pub(super) fn model(&self) -> &Arc<Model> {
         &self.session.model
     }

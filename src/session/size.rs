@@ -69,6 +69,21 @@ pub(super) fn shared(model: &Model, volume: &VolumeView, options: &RunOptions) -
     Ok(plain && recipes.windows(2).any(|pair| pair[0] == pair[1]))
 }
 
+/// The most of `planes` output planes that a slab of the network's `shape` planes makes, whatever
+/// the non-zero box is. `ratio` is the distance of the network's planes over that of the output's:
+/// a box of `n` planes of the network's grid has `(n - 0.5) * ratio` to `(n + 0.5) * ratio` of the
+/// output's. The last slab has those beyond the middle of its last plane as well.
+fn output_planes(planes: usize, shape: usize, ratio: f64, slab_planes: usize) -> usize {
+    if planes == shape {
+        // As many for every box: each plane is one of the network's.
+        return planes.min(slab_planes);
+    }
+    let (slab, next) = (slab_planes as f64, slab_planes as f64 + 1.0);
+    let most = (slab + 0.5) * ratio * (1.0 + 0.5 / next);
+    // What is left out where numbers are rounded is one plane.
+    planes.min((most + 1e-6).ceil() as usize + 1)
+}
+
 /// What runs of a model are sized by.
 pub(super) struct Sizing<'a> {
     pub(super) model: &'a Model,
@@ -149,7 +164,15 @@ impl Sizing<'_> {
         let slab_planes = shape[0].min(choices.slab_planes);
         let by_scores = options.export == Export::Scores;
         let output = if by_scores { native } else { shape };
-        let planes_of = |planes: usize| planes.min((slab_planes + 1) * planes / shape[0] + 2);
+        let planes_of = |planes: usize| {
+            let ratio = match recipe.spacing[0] {
+                Some(to) if planes == native[0] => {
+                    to / volume.geometry.spacing[grids.placement.axes[0]]
+                }
+                _ => 1.0,
+            };
+            output_planes(planes, shape[0], ratio, slab_planes)
+        };
         let on_network = options.probability_grid == super::Grid::Network;
         let own = probabilities.iter().filter(|(of, _)| *of == index).count();
         let output_planes = planes_of(output[0]);
@@ -197,18 +220,13 @@ impl Sizing<'_> {
             made += 3 * (shape[1] * shape[2]) as u64 * self.threads as u64;
         }
         running.push(MemoryPart::new("planes on their way to the network's grid", prepared + made));
-        // A slab in the order of the caller's axes, with what was cropped around it.
+        // A slab in the order of the caller's axes.
         if own > 0 {
-            let across = match on_network {
+            let values = match on_network {
                 true => (slab_planes * shape[1] * shape[2]) as u64,
                 false => (output_planes * native[1] * native[2]) as u64,
             };
-            let crop = if on_network { 0 } else { voxels };
-            // A crop may leave a whole side to one slab.
-            running.push(MemoryPart::new(
-                "probabilities on their way",
-                4 * own as u64 * across.max(crop.min(across * 4)),
-            ));
+            running.push(MemoryPart::new("probabilities on their way", 4 * own as u64 * values));
         }
         if !by_scores {
             let plane = (2 * shape[1] * shape[2]) as u64;

@@ -1,8 +1,10 @@
 //! Interpolation cells: the eight voxels of the network's grid that a voxel of the output grid lies
 //! between.
 
+use super::kernels::Kernels;
 use super::memory::Buffer;
 use super::mosaic::{Mosaic, SharedSums};
+use super::scores::Mix;
 
 /// Where no tile was blended there is no class.
 pub(super) const NONE: u16 = u16::MAX;
@@ -101,32 +103,34 @@ impl<'a> CellRow<'a> {
     /// The mosaic's values at column `x` of the output.
     ///
     /// # Safety
-    /// `sums` are the mosaic's, and nobody writes the cell's rows; `rounded` holds a voxel where
-    /// the mosaic holds half precision.
+    /// `sums` are the mosaic's, and nobody writes the cell's rows; `into` holds a voxel, and
+    /// `rounded` eight of them where the mosaic holds half precision.
     pub(super) unsafe fn interpolate(
         &self,
         x: usize,
         sums: SharedSums,
+        kernels: &Kernels,
         rounded: &mut Buffer,
-        into: &mut [f32],
+        into: *mut f32,
     ) {
-        into.fill(0.0);
+        let depth = self.mosaic.depth;
+        let mut mix =
+            Mix { from: [std::ptr::null(); 8], weights: [0.0; 8], count: 0, to: into, depth };
         for row in &self.rows {
             for (column, share) in self.ends(x) {
                 let weight = row.weight * share;
                 if weight == 0.0 {
                     continue;
                 }
+                let first = (row.voxel + column) * depth;
                 // SAFETY: as the caller promises; row and column lie in the ring.
-                let from = unsafe {
-                    let first = (row.voxel + column) * self.mosaic.depth;
-                    let voxel = sums.read(first, into.len(), rounded);
-                    std::slice::from_raw_parts(voxel, into.len())
-                };
-                for (sum, value) in into.iter_mut().zip(from) {
-                    *sum += weight * value;
-                }
+                mix.from[mix.count] =
+                    unsafe { sums.read(first, depth, mix.count * depth, rounded) };
+                mix.weights[mix.count] = weight;
+                mix.count += 1;
             }
         }
+        // SAFETY: the corners hold `depth` values each; the kernel's instructions are there.
+        unsafe { (kernels.mix)(&mix) };
     }
 }

@@ -4,7 +4,7 @@
 use super::conv_tile::{self, Tile};
 use super::memory::BLOCK;
 use super::rows::{self, GatherRow, JoinRow, PoolRow};
-use super::scores::{self, ArgmaxRow, BlendRow, ScoreRow};
+use super::scores::{self, ArgmaxRow, BlendRow, Mix, ScoreRow};
 #[cfg(target_arch = "aarch64")]
 use super::simd::Neon;
 #[cfg(target_arch = "x86_64")]
@@ -45,6 +45,7 @@ pub(super) struct Kernels {
     pub(super) join_row: unsafe fn(&JoinRow),
     pub(super) pool_row: unsafe fn(&PoolRow),
     pub(super) blend_row: unsafe fn(&BlendRow),
+    pub(super) mix: unsafe fn(&Mix),
     pub(super) score_row: unsafe fn(&ScoreRow),
     pub(super) argmax_row: unsafe fn(&ArgmaxRow) -> bool,
     pub(super) softmax_row: unsafe fn(*mut f32, usize, usize),
@@ -86,6 +87,11 @@ macro_rules! kernels {
                 unsafe { scores::blend_row::<$set>(row) }
             }
             $(#[$feature])*
+            unsafe fn mix(mix: &Mix) {
+                // SAFETY: as the caller promises.
+                unsafe { scores::mix::<$set>(mix) }
+            }
+            $(#[$feature])*
             unsafe fn score_row(row: &ScoreRow) {
                 // SAFETY: as the caller promises.
                 unsafe { scores::score_row::<$set>(row) }
@@ -123,6 +129,7 @@ macro_rules! kernels {
                 join_row,
                 pool_row,
                 blend_row,
+                mix,
                 score_row,
                 argmax_row,
                 softmax_row,

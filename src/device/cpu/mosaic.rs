@@ -24,7 +24,7 @@ pub(super) struct RowScratch {
     pub(super) features: Buffer,
     /// `[voxel][padded classes]`
     pub(super) scores: Buffer,
-    /// A row of the mosaic, `[voxel][depth]`, where the mosaic holds half precision.
+    /// A row of the mosaic, `[voxel][depth]`, or the corners of a cell, where the mosaic holds half precision.
     pub(super) sums: Buffer,
     /// The class that the rows of cells agree on, `[voxel]`.
     pub(super) agreed: Vec<u16>,
@@ -33,6 +33,9 @@ pub(super) struct RowScratch {
     /// Their classes.
     pub(super) classes: Vec<u16>,
 }
+
+/// Voxels that a voxel of the output may lie between.
+const CORNERS: usize = 8;
 
 /// The mosaic's values, `[plane % ring planes][shape1][shape2][depth]`.
 pub(super) enum Sums {
@@ -98,14 +101,16 @@ impl SharedSums {
         }
     }
 
-    /// `count` values from `first` in single precision: where they are, or a copy in `scratch`.
+    /// `count` values from `first` in single precision: where they are, or a copy in `scratch` from
+    /// its value `at` on.
     ///
     /// # Safety
-    /// The values are there and no thread writes them; `scratch` holds as many.
+    /// The values are there and no thread writes them; `scratch` has room for the copy.
     pub(super) unsafe fn read(
         self,
         first: usize,
         count: usize,
+        at: usize,
         scratch: &mut Buffer,
     ) -> *const f32 {
         match self {
@@ -114,7 +119,7 @@ impl SharedSums {
             Self::Half(values) => {
                 // SAFETY: as the caller promises.
                 let values = unsafe { std::slice::from_raw_parts(values.get().add(first), count) };
-                let row = &mut scratch.values_mut()[..count];
+                let row = &mut scratch.values_mut()[at..at + count];
                 values.convert_to_f32_slice(row);
                 row.as_ptr()
             }
@@ -174,7 +179,7 @@ pub(super) fn memory(
     let scratch = scratch_values(head, size.blend, size.shape[2]);
     let (value, rounded) = match size.accumulators {
         Accumulators::F32 => (4, 0),
-        Accumulators::F16 => (2, scratch[0]),
+        Accumulators::F16 => (2, scratch[0].max(CORNERS * depth as usize)),
     };
     let ring = size.ring_planes as u64 * plane;
     vec![
@@ -201,7 +206,7 @@ impl Mosaic {
         );
         let rounded = match job.accumulators {
             Accumulators::F32 => 0,
-            Accumulators::F16 => sizes[0],
+            Accumulators::F16 => sizes[0].max(CORNERS * depth),
         };
         let row = |_| {
             Ok(RowScratch {

@@ -13,7 +13,7 @@ use super::kernels::Kernels;
 use super::memory::Shared;
 use super::mosaic::{Mosaic, RowScratch, SharedSums, probable};
 use super::scores::{ArgmaxRow, ScoreRow, last_above};
-use crate::base::error::refill;
+use crate::base::error::{refill, resize};
 use crate::base::{Error, Pool, Result};
 use crate::device::{Blend, Decision, SlabOutput};
 use crate::window::Slab;
@@ -126,7 +126,7 @@ impl Mosaic {
                 let RowScratch { scores, sums: rounded, .. } = &mut *scratch.get().add(worker);
                 let (first, count) = (voxel * this.depth, columns * this.depth);
                 sums.update(first, count, rounded, |values| this.normalize(voxel, values, head));
-                let values = sums.read(first, count, rounded);
+                let values = sums.read(first, count, 0, rounded);
                 let buffer = scores.values_mut().as_mut_ptr();
                 let scores = scorer.scores(values, columns, buffer);
                 if !scorer.classify(scores, classes) {
@@ -203,18 +203,25 @@ impl Mosaic {
         let maps = &self.job.output;
         let [rows, columns] = [maps[1].low.len(), maps[2].low.len()];
         let voxels = slab.output.len() * rows * columns;
-        refill("labels of a slab", &mut output.classes, voxels, 0)?;
+        let region = &self.job.region;
+        let (all_rows, all_columns) = (region[1] == (0..rows), region[2] == (0..columns));
+        let planes = region[0].contains(&slab.output.start) && slab.output.end <= region[0].end;
+        // Where everything is wanted, everything is written.
+        if !(planes && all_rows && all_columns) {
+            output.classes.clear();
+            output.probabilities.clear();
+        }
+        resize("labels of a slab", &mut output.classes, voxels, 0)?;
         let wanted = match self.job.network_probabilities {
             true => &[],
             false => self.job.probability_classes.as_slice(),
         };
         if !wanted.is_empty() {
             let values = wanted.len() * voxels;
-            refill("probabilities of a slab", &mut output.probabilities, values, 0.0)?;
+            resize("probabilities of a slab", &mut output.probabilities, values, 0.0)?;
         }
         let probabilities = Shared(output.probabilities.as_mut_ptr());
         let lines = output.classes.chunks_mut(columns.max(1)).collect();
-        let region = &self.job.region;
         pool.for_each(lines, |line, classes: &mut [u16], worker| {
             let (plane, row) = (slab.output.start + line / rows, line % rows);
             if !region[0].contains(&plane) || !region[1].contains(&row) {
@@ -240,7 +247,8 @@ impl Mosaic {
                     // SAFETY: the cell's planes and rows are final and in the ring, and the
                     // scratch memory holds a voxel.
                     unsafe {
-                        cells.interpolate(x as usize, scorer.sums, &mut scratch.sums, features);
+                        let (sums, into) = (&mut scratch.sums, features.as_mut_ptr());
+                        cells.interpolate(x as usize, scorer.sums, scorer.kernels, sums, into);
                     }
                 }
                 let found = &mut scratch.classes[..count];
@@ -256,20 +264,32 @@ impl Mosaic {
                     }
                     scores
                 };
-                for (number, (&x, &class)) in scratch.open.iter().zip(&*found).enumerate() {
-                    let x = x as usize;
-                    let certain = self.any_untouched.then(|| cells.untouched(x)).flatten();
-                    classes[x] = certain.unwrap_or(class);
-                    for (index, &wanted) in wanted.iter().enumerate() {
-                        let background = self.job.decision == Decision::Highest && wanted == 0;
+                for (&x, &class) in scratch.open.iter().zip(&*found) {
+                    let certain = self.any_untouched.then(|| cells.untouched(x as usize)).flatten();
+                    classes[x as usize] = certain.unwrap_or(class);
+                }
+                for (index, &wanted) in wanted.iter().enumerate() {
+                    let line = index * voxels + line * columns;
+                    for (number, &x) in scratch.open.iter().enumerate() {
                         // SAFETY: this task alone writes its line.
                         unsafe {
-                            let place =
-                                probabilities.get().add(index * voxels + line * columns + x);
-                            *place = match certain {
-                                Some(0) => f32::from(u8::from(background)),
-                                _ => *scores.add(number * scorer.head.padded_classes + wanted),
-                            };
+                            *probabilities.get().add(line + x as usize) =
+                                *scores.add(number * scorer.head.padded_classes + wanted);
+                        }
+                    }
+                }
+                if !wanted.is_empty() && self.any_untouched {
+                    for &x in &scratch.open {
+                        if cells.untouched(x as usize) != Some(0) {
+                            continue;
+                        }
+                        for (index, &wanted) in wanted.iter().enumerate() {
+                            let background = self.job.decision == Decision::Highest && wanted == 0;
+                            let place = index * voxels + line * columns + x as usize;
+                            // SAFETY: this task alone writes its line.
+                            unsafe {
+                                *probabilities.get().add(place) = f32::from(u8::from(background));
+                            }
                         }
                     }
                 }

@@ -44,6 +44,37 @@ pub(super) unsafe fn blend_row<S: Simd>(row: &BlendRow) {
     }
 }
 
+/// Voxels whose values are added up, each with its weight: the corners of a cell.
+pub(super) struct Mix {
+    /// First values of as many voxels as `count`.
+    pub(super) from: [*const f32; 8],
+    pub(super) weights: [f32; 8],
+    pub(super) count: usize,
+    pub(super) to: *mut f32,
+    /// Values of a voxel, a multiple of 16.
+    pub(super) depth: usize,
+}
+
+/// `to = sum of weight * from`, rounded after each product and each sum, so that all instruction
+/// sets agree.
+///
+/// # Safety
+/// As for [`blend_row`].
+#[inline(always)]
+pub(super) unsafe fn mix<S: Simd>(mix: &Mix) {
+    // SAFETY: as the caller promises.
+    unsafe {
+        for lane in (0..mix.depth).step_by(S::LANES) {
+            let mut sum = S::splat(0.0);
+            for corner in 0..mix.count {
+                let weight = S::splat(mix.weights[corner]);
+                sum = S::add(sum, S::mul(weight, S::load(mix.from[corner].add(lane))));
+            }
+            S::store(mix.to.add(lane), sum);
+        }
+    }
+}
+
 /// Voxels to score.
 pub(super) struct ScoreRow {
     /// `[voxel][features]`
@@ -175,7 +206,14 @@ pub(super) unsafe fn softmax_row<S: Simd>(scores: *mut f32, voxels: usize, padde
         let scores = unsafe {
             std::slice::from_raw_parts_mut(scores.add(voxel * padded_classes), padded_classes)
         };
-        let highest = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        // Lane by lane, so that nothing waits for the value before.
+        let mut most = [f32::NEG_INFINITY; BLOCK];
+        for block in scores.chunks_exact(BLOCK) {
+            for (score, most) in block.iter().zip(&mut most) {
+                *most = if *score > *most { *score } else { *most };
+            }
+        }
+        let highest = folded(most, |a, b| if b > a { b } else { a });
         let mut sums = [0.0; BLOCK];
         for block in scores.chunks_exact_mut(BLOCK) {
             for (score, sum) in block.iter_mut().zip(&mut sums) {
@@ -183,7 +221,7 @@ pub(super) unsafe fn softmax_row<S: Simd>(scores: *mut f32, voxels: usize, padde
                 *sum += *score;
             }
         }
-        let share = 1.0 / sums.iter().sum::<f32>();
+        let share = 1.0 / folded(sums, |a, b| a + b);
         scores.iter_mut().for_each(|score| *score *= share);
     }
 }
