@@ -287,11 +287,19 @@ fn a_plan_says_what_the_run_then_reports() {
     let program = program();
     let mask = vec![1; DIMS.iter().product::<usize>()];
     program.image("mask.nii.gz", &mask, DIMS, &geometry());
-    for options in [
-        &[][..],
-        &["--threads", "3", "--step", "0.25", "--mirror", "--sums", "f16", "--skip-air"],
-        &["--export", "labels", "--threads", "1", "--region-mask", "mask.nii.gz"],
-        &["--probabilities", "p.safetensors", "--probability-labels", "1", "--labels", "1"],
+    let mut corner = vec![0; mask.len()];
+    corner[mask.len() - 1] = 1;
+    program.image("corner.nii.gz", &corner, DIMS, &geometry());
+    for (options, outside) in [
+        (&[][..], false),
+        (&["--threads", "3", "--step", "0.25", "--mirror", "--sums", "f16", "--skip-air"], false),
+        (&["--region-mask", "corner.nii.gz", "--mirror"], true),
+        (&["--region", "0:3,0:20,17:18"], true),
+        (&["--export", "labels", "--threads", "1", "--region-mask", "mask.nii.gz"], false),
+        (
+            &["--probabilities", "p.safetensors", "--probability-labels", "1", "--labels", "1"],
+            false,
+        ),
     ] {
         let before = program.files();
         let text = program.succeed(&plan(&[options, &["--json", "--no-timing"]].concat()));
@@ -305,6 +313,12 @@ fn a_plan_says_what_the_run_then_reports() {
         let sum: u64 = parts.iter().map(|part| part["bytes"].as_u64().unwrap()).sum();
         assert_eq!(planned["memory"]["estimated_bytes"], sum);
         assert_eq!(planned["run"]["tiles"], report["run"]["tiles"]);
+        let skipped = &planned["run"]["skipped_tiles"];
+        assert_eq!(skipped.as_u64().unwrap() > 0, outside, "{options:?}");
+        if !options.contains(&"--skip-air") {
+            assert_eq!(*skipped, report["run"]["skipped_tiles"], "{options:?}");
+            assert_eq!(planned["run"]["network_passes"], report["run"]["network_passes"]);
+        }
         assert_eq!(planned["options"], report["options"]);
         assert_eq!(planned["seconds"]["network"], Value::Null);
         let image = json!({ "name": "image", "bytes": DIMS.iter().product::<usize>() });
@@ -313,6 +327,8 @@ fn a_plan_says_what_the_run_then_reports() {
     let text = program.succeed(&plan(&["--json"]));
     let planned: Value = serde_json::from_str(&text).unwrap();
     assert!(planned["seconds"]["network"].as_f64().unwrap() > 0.0);
+    let text = program.succeed(&plan(&["--region-mask", "corner.nii.gz", "--skip-air"]));
+    assert!(text.contains("of them outside the region; those of air count"), "{text}");
     let text = program.succeed(&plan(&[]));
     for part in
         ["40 x 20 x 18 voxels", "tiles", "about ", "least --memory", "slabs", "logits in f32"]

@@ -375,6 +375,56 @@ fn what_is_kept_is_cleaned_up_as_if_all_were() {
     }
 }
 
+/// Notes how far a run got.
+#[derive(Default)]
+struct Last(Option<Progress>);
+
+impl Observer for Last {
+    fn progress(&mut self, progress: &Progress) -> ControlFlow<()> {
+        self.0 = Some(*progress);
+        ControlFlow::Continue(())
+    }
+}
+
+#[test]
+fn estimates_know_the_tiles_that_a_region_leaves_out() {
+    let dims = [60, 44, 31];
+    let values = noise(dims, 3);
+    let volume = dense(&values, dims, Geometry::axis_aligned([1.5, 2.0, 1.1]));
+    let session = session(&SeededModel::small([16, 8, 12], 5).folds(2), 2);
+    let mask = |inside: &dyn Fn([usize; 3]) -> bool| {
+        let voxels = 0..dims.iter().product::<usize>();
+        let at = |voxel: usize| [voxel % 60, voxel / 60 % 44, voxel / 60 / 44];
+        let mask: Vec<u8> = voxels.map(|voxel| inside(at(voxel)).into()).collect();
+        Region::Mask(mask.into())
+    };
+    let regions = [
+        Region::Box([0..60, 0..44, 0..31]),
+        Region::Box([59..60, 0..1, 30..31]),
+        Region::Box([20..31, 7..9, 12..20]),
+        mask(&|[i, j, k]| i + j + k < 20 || [i, j, k] == [55, 40, 29]),
+        mask(&|[i, j, k]| [i, j, k] == [30, 20, 10]),
+        mask(&|_| false),
+    ];
+    for (number, region) in regions.into_iter().enumerate() {
+        let options = RunOptions { region: Some(region), ..RunOptions::default() };
+        let estimate = session.estimate(&volume, &options).unwrap();
+        let mut last = Last::default();
+        let report = session.run(&volume, &options, &mut last).unwrap().report;
+        assert_eq!(report.estimate, estimate);
+        assert_eq!((estimate.tiles, estimate.skipped_tiles), (report.tiles, report.skipped_tiles));
+        assert_eq!(
+            (estimate.passes, &estimate.part_passes[..]),
+            (report.passes, &[report.passes][..])
+        );
+        assert_eq!(estimate.passes, 2 * (estimate.tiles - estimate.skipped_tiles));
+        assert_eq!(estimate.skipped_tiles == 0, number == 0);
+        assert_eq!(estimate.passes == 0, number == 5);
+        let last = last.0.unwrap();
+        assert_eq!((last.done, last.total), (report.passes, report.passes));
+    }
+}
+
 #[test]
 fn noise_takes_no_more_than_the_least_budget() {
     // Wide and flat, and most voxels a component: more than a table of components has room for.

@@ -23,7 +23,8 @@ pub struct Arguments {
 pub enum Command {
     /// Segment one image, or each of many, and write label maps
     Segment(Segment),
-    /// Say what a run of `segment` would take: tiles, memory, time
+    /// Say what a run of `segment` would take: tiles, memory, time. Tiles that --region or
+    /// --region-mask leave out are not counted, tiles of air are
     Plan(Plan),
     /// Make a model package of STU-Net's or nnU-Net's checkpoints
     Convert(Convert),
@@ -91,7 +92,7 @@ pub struct Segment {
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
 pub struct Plan {
-    /// NIfTI image, or the channels of one case; only headers are read
+    /// NIfTI image, or the channels of one case; only headers are read, but for a mask
     #[arg(required_unless_present = "volume", value_name = "INPUT")]
     pub inputs: Vec<PathBuf>,
 

@@ -9,11 +9,16 @@ use voxtile::formats::{Image, nifti};
 
 use super::failure::{Exit, Failure};
 
-/// Reads a mask of the grid of `image`, which came from `input`: 1 where it is not zero.
-pub fn read(path: &Path, image: &Image, input: &Path) -> Result<Arc<[u8]>, Failure> {
+/// Reads a mask of the grid of `input`, `dims` voxels at `geometry`: 1 where it is not zero.
+pub fn read(
+    path: &Path,
+    dims: [usize; 3],
+    geometry: &Geometry,
+    input: &Path,
+) -> Result<Arc<[u8]>, Failure> {
     let failed = Failure::of(Exit::Input);
     let mask = nifti::read(path).map_err(&failed)?;
-    check(&mask, path, image.dims, &image.geometry, input)?;
+    check(&mask, path, dims, geometry, input)?;
     let mut inside =
         reserved("the mask of the region", mask.dims.iter().product()).map_err(&failed)?;
     let view = mask.view();

@@ -62,11 +62,21 @@ pub fn plan(arguments: &Plan) -> Result<(), Failure> {
     ];
     options.taken_bytes = further.iter().fold(0, |sum, (_, bytes)| sum.saturating_add(*bytes));
     let session_options = run_options::session_options(&arguments.run);
-    let estimate = session::estimate(&model, &session_options, &subject.view(), &options)
-        .map_err(Failure::of(if arguments.volume.is_some() { Exit::Usage } else { Exit::Input }))?;
+    let estimate = |options: &RunOptions| {
+        session::estimate(&model, &session_options, &subject.view(), options).map_err(Failure::of(
+            if arguments.volume.is_some() { Exit::Usage } else { Exit::Input },
+        ))
+    };
     let outside_bytes = options.taken_bytes;
-    let least = estimate.least_host_bytes.saturating_add(outside_bytes);
+    let mut found = estimate(&options)?;
+    let least = found.least_host_bytes.saturating_add(outside_bytes);
     run_options::obey(session_options.host_budget_bytes, least)?;
+    if let Some(path) = &arguments.run.region_mask {
+        let mask = mask::read(path, subject.dims, &subject.geometry, arguments.input())?;
+        options.region = Some(Region::Mask(mask));
+        found = estimate(&options)?;
+    }
+    let estimate = found;
     let memory = run_options::memory_parts(&estimate, &further);
     let mut forecast =
         Forecast { subject: &subject, estimate, memory, outside_bytes, network_seconds: None };
@@ -78,6 +88,13 @@ pub fn plan(arguments: &Plan) -> Result<(), Failure> {
         return tell(arguments, session.model(), &forecast, &options);
     }
     tell(arguments, &model, &forecast, &options)
+}
+
+impl Plan {
+    /// What a mask is to have the grid of.
+    fn input(&self) -> &Path {
+        self.inputs.first().map_or(Path::new("--volume"), |input| input.as_path())
+    }
 }
 
 /// The volume that the arguments name.
@@ -105,13 +122,12 @@ fn subject(arguments: &Plan, model: &Model) -> Result<Subject, Failure> {
     })
 }
 
-/// Makes the options those of a run with the mask that the arguments name, by its header; the bytes
-/// that it takes.
+/// Makes the options those of a run with as large a mask as the arguments name, by its header; the
+/// bytes that it takes.
 fn add_mask(arguments: &Plan, subject: &Subject, options: &mut RunOptions) -> Result<u64, Failure> {
     let Some(path) = &arguments.run.region_mask else { return Ok(0) };
     let mask = nifti::read_headers(&[path]).map_err(Failure::of(Exit::Input))?;
-    let input = arguments.inputs.first().map_or(Path::new("--volume"), |input| input.as_path());
-    mask::check(&mask, path, subject.dims, &subject.geometry, input)?;
+    mask::check(&mask, path, subject.dims, &subject.geometry, arguments.input())?;
     options.region = Some(Region::Box(subject.dims.map(|extent| 0..extent)));
     Ok(subject.dims.iter().map(|extent| *extent as u64).product())
 }
@@ -141,14 +157,23 @@ impl Forecast<'_> {
     fn text(&self, arguments: &Plan, model: &Model) -> String {
         let Subject { dims: [i, j, k], geometry, .. } = self.subject;
         let [x, y, z] = geometry.spacing;
-        let Estimate { tiles, passes, choices, .. } = &self.estimate;
+        let Estimate { tiles, skipped_tiles, passes, choices, .. } = &self.estimate;
         let mut text = format!("{i} x {j} x {k} voxels of {x} x {y} x {z} mm\n");
         let mut line = |name: &str, value: String| {
             let _ = writeln!(text, "  {name:<16} {value}");
         };
         let device = run_options::device();
         line("device", device.map_or_else(String::new, |d| format!("{} ({})", d.kind, d.name)));
-        line("tiles", format!("at most {tiles}, {passes} network passes"));
+        let skipped = match (skipped_tiles, arguments.run.skip_air) {
+            (0, None) => String::new(),
+            (0, Some(_)) => ", those of air included".into(),
+            (_, None) => format!(", {skipped_tiles} of them outside the region"),
+            (_, Some(_)) => {
+                format!(", {skipped_tiles} of them outside the region; those of air count")
+            }
+        };
+        line("tiles", format!("at most {tiles}{skipped}"));
+        line("network passes", format!("at most {passes}"));
         match self.network_seconds {
             Some(seconds) => line("network", format!("about {}", duration_text(seconds))),
             None => line("network", "not timed".into()),
@@ -170,7 +195,7 @@ impl Forecast<'_> {
     }
 
     fn json(&self, arguments: &Plan, model: &Model, options: &RunOptions) -> Value {
-        let Estimate { tiles, passes, part_passes, choices, .. } = &self.estimate;
+        let Estimate { tiles, skipped_tiles, passes, part_passes, choices, .. } = &self.estimate;
         let device = run_options::device();
         json!({
             "voxtile": { "version": env!("CARGO_PKG_VERSION"), "plan_version": 1 },
@@ -190,6 +215,7 @@ impl Forecast<'_> {
             "device": device.map(|device| json!({ "kind": device.kind, "name": device.name })),
             "run": {
                 "tiles": tiles,
+                "skipped_tiles": skipped_tiles,
                 "network_passes": passes,
                 "network_passes_of_parts": part_passes,
             },

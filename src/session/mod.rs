@@ -80,7 +80,11 @@ pub struct Report {
 pub struct Estimate {
     /// Tiles of the volume, of all parts.
     pub tiles: usize,
-    /// Network passes: tiles, times mirrored copies, times folds.
+    /// Those of them that the region leaves out. Exact where no side of the volume is zero
+    /// throughout; else tiles lie elsewhere, and a few more or fewer may touch the region. Tiles of
+    /// air are not known beforehand, and so not among them.
+    pub skipped_tiles: usize,
+    /// Network passes: tiles that are run, times mirrored copies, times folds.
     pub passes: usize,
     /// Of each part of the model.
     pub part_passes: Vec<usize>,

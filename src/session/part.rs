@@ -113,7 +113,7 @@ impl Run<'_> {
         let region = self.options.region.as_ref().filter(|_| is_result);
         let wanted = Wanted::new(region, grids);
         let mut active: Vec<bool> = reserved("list of tiles", schedule.tiles.len())?;
-        let touches = |tile| wanted.touches(tile, &schedule, patch);
+        let touches = |tile| wanted.touches(tile, schedule.pad_before, patch);
         active.extend(schedule.tiles.iter().map(|tile| region.is_none() || touches(tile)));
         let air = self.options.skip_air_below.map(|below| {
             let threshold = input.prepared.normalized(0, below);
@@ -124,7 +124,8 @@ impl Run<'_> {
             Target::Earlier(_) => (Handover::new(Vec::new(), Vec::new()), Vec::new()),
         };
         let mirrors = super::run::mirrors(part, self.options);
-        let passes = schedule.tiles.len() * mirrors.len() * part.folds.len();
+        let run = active.iter().filter(|active| **active).count();
+        let passes = run * mirrors.len() * part.folds.len();
         self.began(index, shape, order, schedule.tiles.len(), passes);
         device.begin(Job {
             channels: input.channels,
@@ -237,9 +238,11 @@ impl Running<'_, '_, '_> {
     fn tile(&mut self, device: &mut dyn Device, number: usize) -> Result<()> {
         let tile = &self.schedule.tiles[number];
         let folds = self.part.folds.len();
-        if !self.active[number] || self.air.as_ref().is_some_and(|air| air.fills(tile)) {
-            self.run.skipped(self.mirrors.len() * folds);
-            return self.run.check(Phase::Tiles);
+        let air = self.air.as_ref().is_some_and(|air| air.fills(tile));
+        match (self.active[number], air) {
+            (true, false) => {}
+            (false, _) => return self.run.skipped(0),
+            (true, true) => return self.run.skipped(self.mirrors.len() * folds),
         }
         for &mirror in &self.mirrors {
             self.run.pass(device, tile, mirror, folds)?;

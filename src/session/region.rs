@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::{LabelMap, Region};
 use crate::base::{Error, Result};
 use crate::volume::{AxisMap, Grids, Placement};
-use crate::window::{Schedule, Tile};
+use crate::window::Tile;
 
 /// An error if a region does not lie in a volume of `dims` voxels along i, j, k.
 pub(super) fn check(region: &Region, dims: [usize; 3]) -> Result<()> {
@@ -55,15 +55,42 @@ impl<'a> Wanted<'a> {
         Self { grids, mask, bounds }
     }
 
+    /// How many of the tiles of `patch` voxels, with `starts` along each axis, [`Wanted::touches`].
+    pub(super) fn count(
+        &self,
+        starts: &[Vec<usize>; 3],
+        pad_before: [usize; 3],
+        patch: [usize; 3],
+    ) -> usize {
+        // Along each axis those that touch the box around it.
+        let near: [Vec<usize>; 3] = std::array::from_fn(|axis| {
+            let touch = |start: &usize| {
+                !self.touched(axis, *start, pad_before[axis], patch[axis]).is_empty()
+            };
+            starts[axis].iter().copied().filter(touch).collect()
+        });
+        if self.mask.is_none() {
+            return near.iter().map(Vec::len).product();
+        }
+        let [first, second, third] = &near;
+        let lines = first.iter().flat_map(|&a| second.iter().map(move |&b| (a, b)));
+        let tiles = lines.flat_map(|(a, b)| third.iter().map(move |&c| Tile { start: [a, b, c] }));
+        tiles.filter(|tile| self.touches(tile, pad_before, patch)).count()
+    }
+
+    /// Voxels of the box around what is wanted that depend on what a tile covers along an axis.
+    fn touched(&self, axis: usize, start: usize, pad_before: usize, patch: usize) -> Range<usize> {
+        let place = |at: usize| at.saturating_sub(pad_before);
+        let touched = between(&self.grids.output[axis], &(place(start)..place(start + patch)));
+        let bounds = &self.bounds[axis];
+        touched.start.max(bounds.start)..touched.end.min(bounds.end)
+    }
+
     /// Whether what is wanted can depend on a tile: whether scores inside it are interpolated
     /// between voxels that the tile covers.
-    pub(super) fn touches(&self, tile: &Tile, schedule: &Schedule, patch: [usize; 3]) -> bool {
+    pub(super) fn touches(&self, tile: &Tile, pad_before: [usize; 3], patch: [usize; 3]) -> bool {
         let ranges: [Range<usize>; 3] = std::array::from_fn(|axis| {
-            let place = |at: usize| at.saturating_sub(schedule.pad_before[axis]);
-            let tile = place(tile.start[axis])..place(tile.start[axis] + patch[axis]);
-            let touched = between(&self.grids.output[axis], &tile);
-            let bounds = &self.bounds[axis];
-            touched.start.max(bounds.start)..touched.end.min(bounds.end)
+            self.touched(axis, tile.start[axis], pad_before[axis], patch[axis])
         });
         if ranges.iter().any(Range::is_empty) {
             return false;

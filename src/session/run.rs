@@ -353,10 +353,11 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Counts a tile that is not run.
-    pub(super) fn skipped(&mut self, passes: usize) {
+    /// Counts a tile that is not run, and those of its passes that were expected.
+    pub(super) fn skipped(&mut self, passes: usize) -> Result<()> {
         self.done += passes;
         self.report.skipped_tiles += 1;
+        self.check(Phase::Tiles)
     }
 
     /// Runs the network of every fold on one tile.

@@ -117,7 +117,8 @@ impl Sizing<'_> {
         let least = all.iter().map(|estimate| estimate.host_bytes).min().unwrap_or(0);
         let fits = |estimate: &&Estimate| budget_bytes.is_none_or(|b| estimate.host_bytes <= b);
         let leanest = all.iter().find(|estimate| estimate.host_bytes == least);
-        let chosen = all.iter().find(fits).or(leanest).cloned().unwrap_or_default();
+        let mut chosen = all.iter().find(fits).or(leanest).cloned().unwrap_or_default();
+        self.count_passes(volume, options, &mut chosen)?;
         Ok(Estimate { least_host_bytes: least, ..chosen })
     }
 
@@ -129,8 +130,7 @@ impl Sizing<'_> {
         choices: Choices,
     ) -> Result<Estimate> {
         let mut all = Estimate { choices, ..Estimate::default() };
-        for (index, part) in self.model.package().parts.iter().enumerate() {
-            let passes_per_tile = mirrors(part, options).len() * part.folds.len();
+        for (index, _) in self.model.package().parts.iter().enumerate() {
             let (tiles, mut memory) = self.part(index, volume, options, choices)?;
             let bytes = memory.iter().map(|part| part.bytes).sum();
             if bytes > all.host_bytes {
@@ -138,10 +138,40 @@ impl Sizing<'_> {
                 (all.host_bytes, all.memory) = (bytes, memory);
             }
             all.tiles += tiles;
-            all.part_passes.push(tiles * passes_per_tile);
         }
-        all.passes = all.part_passes.iter().sum();
         Ok(all)
+    }
+
+    /// Adds what is run of the tiles: not those that the region leaves out of a volume that is
+    /// not cropped.
+    fn count_passes(
+        &self,
+        volume: &VolumeView,
+        options: &RunOptions,
+        estimate: &mut Estimate,
+    ) -> Result<()> {
+        let package = self.model.package();
+        for (index, part) in package.parts.iter().enumerate() {
+            let (recipe, order) = ordered(self.model, index, volume, options)?;
+            let grids = Grids::whole(volume, &recipe)?;
+            let patch = order.map(|axis| part.patch[axis]);
+            let all = window::tile_count(grids.shape, patch, options.step)?;
+            let run = match options.region.as_ref().filter(|_| package.is_final(index)) {
+                None => all,
+                Some(region) => {
+                    let starts = std::array::from_fn(|axis| {
+                        window::tile_starts(grids.shape[axis], patch[axis], options.step)
+                    });
+                    let pad_before = window::pad_before(grids.shape, patch);
+                    region::Wanted::new(Some(region), &grids).count(&starts, pad_before, patch)
+                }
+            };
+            estimate.skipped_tiles += all - run;
+            let passes_per_tile = mirrors(part, options).len() * part.folds.len();
+            estimate.part_passes.push(run * passes_per_tile);
+        }
+        estimate.passes = estimate.part_passes.iter().sum();
+        Ok(())
     }
 
     /// Tiles and memory of one part, as upper bounds: the non-zero box is not known yet.

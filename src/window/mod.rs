@@ -7,5 +7,5 @@ mod schedule;
 mod tiles;
 
 pub use gaussian::weights;
-pub use schedule::{Grain, Schedule, Slab, Step, schedule, sweep};
+pub use schedule::{Grain, Schedule, Slab, Step, pad_before, schedule, sweep};
 pub use tiles::{Tile, tile_count, tile_starts};

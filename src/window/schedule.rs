@@ -69,7 +69,7 @@ pub fn schedule(
 ) -> Result<Schedule> {
     let count = tile_count(shape, patch, step)?;
     let padded: [usize; 3] = std::array::from_fn(|axis| shape[axis].max(patch[axis]));
-    let pad_before: [usize; 3] = std::array::from_fn(|axis| (padded[axis] - shape[axis]) / 2);
+    let pad_before = pad_before(shape, patch);
     let starts: [Vec<usize>; 3] =
         std::array::from_fn(|axis| tile_starts(shape[axis], patch[axis], step));
     let mut tiles = reserved("list of tiles", count)?;
@@ -103,6 +103,11 @@ pub fn schedule(
         }
     }
     Ok(Schedule { padded, pad_before, tiles, steps, volume_planes, ring_planes })
+}
+
+/// Zero voxels before the first one along each axis; an odd voxel of padding goes to the end.
+pub fn pad_before(shape: [usize; 3], patch: [usize; 3]) -> [usize; 3] {
+    std::array::from_fn(|axis| patch[axis].saturating_sub(shape[axis]) / 2)
 }
 
 /// The order of axes, the slowest first, in which a run keeps the thinnest part of a volume of

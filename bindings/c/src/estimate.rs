@@ -5,9 +5,18 @@ use engine::{Error, Result};
 
 use crate::guard::{Failure, guard, read_versioned, required, write_text, write_versioned};
 use crate::handles::voxtile_session;
-use crate::options::{given_or_default, taken, wishes};
+use crate::options::{given_or_default, mask, taken, wishes};
 use crate::types::*;
 use crate::volume::view;
+
+/// What an estimate is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    /// The tiles that a mask leaves out matter.
+    Tiles,
+    /// A mask's values do not.
+    Memory,
+}
 
 /// The estimate of a run, with what it holds on this side of the engine.
 ///
@@ -18,6 +27,7 @@ unsafe fn estimated(
     volume: *const voxtile_volume,
     options: *const voxtile_run_options,
     output: *const voxtile_output,
+    purpose: Purpose,
 ) -> std::result::Result<Estimate, Failure> {
     // SAFETY: the caller vouches for its pointers; they are checked before use.
     unsafe {
@@ -27,7 +37,12 @@ unsafe fn estimated(
             true => None,
             false => Some(read_versioned(output, "output")?),
         };
-        let wishes = wishes(&given, output.as_ref(), view.dims)?;
+        let mut wishes = wishes(&given, output.as_ref(), view.dims)?;
+        if purpose == Purpose::Tiles
+            && let Some(mask) = mask(&given, view.voxels())?
+        {
+            wishes.region = Some(mask);
+        }
         let mut estimate = handle.session.estimate(&view, &wishes)?;
         estimate.host_bytes = estimate.host_bytes.saturating_add(wishes.taken_bytes);
         estimate.least_host_bytes = estimate.least_host_bytes.saturating_add(wishes.taken_bytes);
@@ -50,14 +65,15 @@ fn written(estimate: &Estimate, out: *mut voxtile_estimate) -> Result<()> {
         prepared_kept: u32::from(estimate.choices.keep_prepared),
         memory_parts: estimate.memory.len() as u32,
         reserved_too: 0,
+        skipped_tiles: estimate.skipped_tiles as u64,
     };
     // SAFETY: the caller of the library vouches for its pointer, which is checked.
     unsafe { write_versioned(out, &estimate, "estimate") }
 }
 
 /// Says what voxtile_run on `volume` with `options` would need for labels alone, at most; reads no
-/// voxel, so `volume->data` must be valid but may hold anything, as may a mask. `options` may be
-/// NULL for the defaults. Set `out->struct_size` first. Probabilities are not counted;
+/// voxel, so `volume->data` must be valid but may hold anything. A mask is read, for the tiles that
+/// it leaves out. `options` may be NULL for the defaults. Set `out->struct_size` first. Probabilities are not counted;
 /// voxtile_run_estimate_output counts them.
 ///
 /// # Safety
@@ -95,8 +111,10 @@ pub unsafe extern "C" fn voxtile_run_estimate_output(
     // SAFETY: the caller vouches for its pointers; they are checked before use.
     unsafe {
         guard(error, || {
-            required(session, "session")?
-                .unbroken(|handle| Ok(written(&estimated(handle, volume, options, output)?, out)?))
+            required(session, "session")?.unbroken(|handle| {
+                let estimate = estimated(handle, volume, options, output, Purpose::Tiles)?;
+                Ok(written(&estimate, out)?)
+            })
         })
     }
 }
@@ -122,7 +140,7 @@ pub unsafe extern "C" fn voxtile_run_memory(
     unsafe {
         guard(error, || {
             required(session, "session")?.unbroken(|handle| {
-                let memory = estimated(handle, volume, options, output)?.memory;
+                let memory = estimated(handle, volume, options, output, Purpose::Memory)?.memory;
                 let part = memory.get(index as usize).ok_or_else(|| {
                     Error::argument(format!("memory part {index}: the run has {}", memory.len()))
                 })?;
@@ -139,8 +157,8 @@ pub unsafe extern "C" fn voxtile_run_memory(
     }
 }
 
-/// Says how many seconds the network passes of voxtile_run on `volume` with `options` would take,
-/// tiles that `options` leave out included. The first call of a session measures, about a second
+/// Says how many seconds the network passes of voxtile_run on `volume` with `options` would take.
+/// Tiles that a box or a mask leaves out do not count, tiles of air do. The first call of a session measures, about a second
 /// for each network of the model; later ones are quick. What surrounds the network usually takes
 /// less than a tenth. VOXTILE_E_BUSY during a run.
 ///
@@ -160,7 +178,8 @@ pub unsafe extern "C" fn voxtile_run_seconds(
         guard(error, || {
             required(session, "session")?.unbroken(|handle| {
                 required(out, "out")?;
-                let estimate = estimated(handle, volume, options, std::ptr::null())?;
+                let output = std::ptr::null();
+                let estimate = estimated(handle, volume, options, output, Purpose::Tiles)?;
                 out.write(handle.session.network_seconds(&estimate)?);
                 Ok(())
             })

@@ -395,7 +395,8 @@ pub struct voxtile_estimate {
     pub reserved: u32,
     /// Tiles of the volume.
     pub tiles: u64,
-    /// Tiles, times mirrored copies, times folds.
+    /// Tiles that are run, times mirrored copies, times folds. Tiles of air count, for they are not
+    /// known beforehand.
     pub passes: u64,
     /// Bytes that session and run hold together at the peak, beyond the caller's buffers and the
     /// model; a run never exceeds them.
@@ -410,6 +411,9 @@ pub struct voxtile_estimate {
     pub memory_parts: u32,
     /// 0
     pub reserved_too: u32,
+    /// Tiles that the region leaves out. Exact unless the volume has a side that is zero throughout;
+    /// then tiles lie elsewhere, and a few more or fewer may be run.
+    pub skipped_tiles: u64,
 }
 
 /// A part of a run's memory.

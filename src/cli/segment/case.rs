@@ -170,7 +170,8 @@ pub fn read(
     let clock = Instant::now();
     let image = nifti::read_channels(&case.inputs).map_err(Failure::of(Exit::Input))?;
     check_channels(image.channels, package, model)?;
-    let mask = mask.map(|path| mask::read(path, &image, &case.inputs[0])).transpose()?;
+    let read = |path| mask::read(path, image.dims, &image.geometry, &case.inputs[0]);
+    let mask = mask.map(read).transpose()?;
     Ok(Read { image, mask, seconds: clock.elapsed().as_secs_f64() })
 }
 
@@ -233,7 +234,8 @@ pub fn compute<'a>(
     let Read { mut image, mask, seconds } = read;
     drop(mask); // the options have it
     let package = work.package();
-    let unit = if estimate.passes == estimate.tiles { "tiles" } else { "network passes" };
+    let run = estimate.tiles - estimate.skipped_tiles;
+    let unit = if estimate.passes == run { "tiles" } else { "network passes" };
     let mut follower = Follower::new(console, &case.name, unit);
     follower.part = package.parts.len() - 1;
     follower.preprocessed = arguments.preprocessed.as_deref();
@@ -248,7 +250,7 @@ pub fn compute<'a>(
         session.device().kind,
         session.device().name,
         session.threads(),
-        estimate.tiles,
+        run,
         bytes_text(estimated_bytes)
     ));
 

@@ -116,7 +116,15 @@ static void regions(const voxtile_session *session)
     }
     CHECK(estimate_of(session, &options, NULL).host_bytes
           == estimate_of(session, NULL, NULL).host_bytes + VOXELS); /* the mask's copy */
+    CHECK(estimate_of(session, &options, NULL).skipped_tiles == 0);
+    CHECK(estimate_of(session, &options, NULL).passes == 8);
     memset(mask, 0, VOXELS);
+    mask[VOXELS - 1] = 1; /* in a single tile */
+    CHECK(estimate_of(session, &options, NULL).tiles == 8);
+    CHECK(estimate_of(session, &options, NULL).skipped_tiles == 7);
+    CHECK(estimate_of(session, &options, NULL).passes == 1);
+    mask[VOXELS - 1] = 0;
+    CHECK(estimate_of(session, &options, NULL).skipped_tiles == 8);
     EXPECT(VOXTILE_OK, voxtile_run(session, &v, &options, &out, &error), "");
     for (voxel = 0; voxel < VOXELS; ++voxel)
         CHECK(labels[voxel] == 0);
