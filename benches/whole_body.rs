@@ -1,7 +1,9 @@
 //! Memory and time of whole runs of the program on large scans: STU-Net-S with 105 classes and a
-//! tiny network on 512x512x280, and the tiny network on 512x512x2000.
+//! tiny network on 512x512x280, and the tiny network on 512x512x2000; STU-Net-S on the example CT;
+//! and the probabilities of the demonstration model's 17 labels on 512x512x280.
 //!
-//! `cargo bench --bench whole_body` prints each run's report; `-- tiny` and `-- stunet-s` run one.
+//! `cargo bench --bench whole_body` prints each run's report; `-- NAME` runs one of `stunet-s`,
+//! `tiny`, `example` and `probabilities`.
 
 #[path = "../tests/common/mod.rs"]
 mod common;
@@ -98,7 +100,8 @@ fn run(folder: &Path, model: &str, scan: &str, further: &[&str]) -> u64 {
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
-    let named = ["tiny", "stunet-s"].iter().any(|name| arguments.iter().any(|other| other == name));
+    let names = ["tiny", "stunet-s", "example", "probabilities"];
+    let named = names.iter().any(|name| arguments.iter().any(|other| other == name));
     let chosen = |name: &str| !named || arguments.iter().any(|argument| argument == name);
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, model: &SeededModel| {
@@ -106,7 +109,22 @@ fn main() {
     };
     write("stunet-s.safetensors", &SeededModel::stunet(16, 105));
     write("tiny.safetensors", &SeededModel::small([64; 3], 5));
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+    let example = |name: &str| examples.join(name).display().to_string();
+    if chosen("example") {
+        run(folder.path(), "stunet-s.safetensors", &example("ct.nii.gz"), &[]);
+    }
+    if !names.into_iter().any(|name| name != "example" && chosen(name)) {
+        return;
+    }
     scan(&folder.path().join("ct280.nii"), [512, 512, 280]);
+    if chosen("probabilities") {
+        let demo = example("demo.safetensors");
+        run(folder.path(), &demo, "ct280.nii", &[]);
+        let file = ["--probabilities", "probabilities.safetensors", "--probability-type", "u8"];
+        run(folder.path(), &demo, "ct280.nii", &file);
+        std::fs::remove_file(folder.path().join("probabilities.safetensors")).unwrap();
+    }
     if chosen("stunet-s") {
         run(folder.path(), "stunet-s.safetensors", "ct280.nii", &[]);
     }
