@@ -204,12 +204,13 @@ impl Mosaic {
         let [rows, columns] = [maps[1].low.len(), maps[2].low.len()];
         let voxels = slab.output.len() * rows * columns;
         let region = &self.job.region;
-        let (all_rows, all_columns) = (region[1] == (0..rows), region[2] == (0..columns));
-        let planes = region[0].contains(&slab.output.start) && slab.output.end <= region[0].end;
+        let whole = [slab.output.clone(), 0..rows, 0..columns]
+            .iter()
+            .zip(region)
+            .all(|(all, wanted)| wanted.start <= all.start && all.end <= wanted.end);
         // Where everything is wanted, everything is written.
-        if !(planes && all_rows && all_columns) {
+        if !whole {
             output.classes.clear();
-            output.probabilities.clear();
         }
         resize("labels of a slab", &mut output.classes, voxels, 0)?;
         let wanted = match self.job.network_probabilities {
@@ -217,6 +218,9 @@ impl Mosaic {
             false => self.job.probability_classes.as_slice(),
         };
         if !wanted.is_empty() {
+            if !whole {
+                output.probabilities.clear();
+            }
             let values = wanted.len() * voxels;
             resize("probabilities of a slab", &mut output.probabilities, values, 0.0)?;
         }
