@@ -39,9 +39,28 @@ pub enum Error {
         /// How much it may use, in bytes.
         available_bytes: u64,
     },
+    /// The device's memory does not suffice.
+    #[error("{what} needs {needed_bytes} bytes of the memory of {device}, {free_bytes} are free")]
+    DeviceMemory {
+        /// What needs the memory.
+        what: String,
+        /// The device's name.
+        device: String,
+        /// How much it needs, in bytes.
+        needed_bytes: u64,
+        /// How much of it is free, in bytes.
+        free_bytes: u64,
+    },
     /// The device or its driver reported an error.
-    #[error("device: {0}")]
-    Device(String),
+    #[error("{doing}: {code} ({reason})")]
+    Device {
+        /// What was being done.
+        doing: String,
+        /// The driver's name of the error: `CUDA_ERROR_LAUNCH_FAILED`.
+        code: String,
+        /// What the driver says of it.
+        reason: String,
+    },
     /// The session is running on another thread.
     #[error("the session is busy with another run")]
     Busy,

@@ -1,6 +1,8 @@
 //! What a device must do, and the plain data it is handed. A device knows no model, file or JSON.
 
 pub mod cpu;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 
 use std::ops::Range;
 use std::sync::Arc;
