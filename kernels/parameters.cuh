@@ -26,9 +26,10 @@ struct Shape {
 };
 
 // What is pending on a tensor and happens as it is read: instance normalisation, then LeakyReLU,
-// leaky((x - mean) * factor + shift).
+// leaky(x * factor + offset).
 struct Pending {
-    // [3][padded channels]: mean, factor, shift; null if values are not normalised.
+    // [2][padded channels]: factor, offset; null if values are not normalised, and then the slope
+    // is 1.
     const float* coefficients;
     int padded_channels;
     // LeakyReLU's slope below zero; 1 applies none.
@@ -65,6 +66,16 @@ enum Epilogue {
 // A convolution with padding (kernel - 1) / 2 over the concatenation of its sources; or a
 // transposed one whose kernel is its stride: expand > 1 along some axis, kernel and stride 1, and
 // input voxel i makes the output voxels i * expand + tap.
+//
+// conv_mma_N (half, C8 sources): a block makes one tile of tile_planes x tile_rows x 8 columns,
+// tile_planes * tile_rows = 32, of N output channels. Grid: (tiles, expand taps * ceil(output
+// channels / N), splits). A transposed convolution's tiles are of its input.
+// conv_finish: a block makes 256 voxels of 8 output channels from the sums of the splits. Grid:
+// (ceil(voxels / 256), output channels / 8, 1).
+// conv_direct_half (half, one patch): tiles as conv_mma_32. Grid: (tiles, ceil(output channels /
+// 32), 1).
+// conv_direct_float (any sources): a block makes 128 voxels of 16 output channels. Grid:
+// (ceil(voxels / 128), expand taps * output channels / 16, 1); voxels of the input where it expands.
 struct Convolution {
     Source sources[2];
     // Packed for the kernel by src/device/cuda/packing.rs.
@@ -75,7 +86,7 @@ struct Convolution {
     const void* main;
     Pending main_pending;
     void* output;
-    // EPILOGUE_STATISTICS: [tiles][padded output channels].
+    // EPILOGUE_STATISTICS: [padded output channels][grid x] of the kernel that writes the output.
     Partial* partials;
     // Where splits > 1: [splits][padded output channels / 8][voxels][8] sums in single precision.
     float* sums;
@@ -88,22 +99,27 @@ struct Convolution {
     int kernel[3];
     int stride[3];
     int expand[3];
-    // Tiles of the output along each axis; a block makes one.
+    // Tiles along each axis.
     int tiles[3];
+    int tile_planes;
+    int tile_rows;
+    // 3 if the kernel's planes are read one after the other, into smaller bricks; else 1.
+    int plane_groups;
     // Parts that the input channels are cut into; each makes a share of the sum.
     int splits;
     int epilogue;
 };
 
 // Partial statistics of a tensor become the coefficients of its normalisation (Chan, Golub and
-// LeVeque 1983, equation 2.1), merged in a fixed order.
+// LeVeque 1983, section 3), summed in a fixed order. Grid: (padded channels, 1, 1).
 struct Coefficients {
-    // [tiles][padded channels]
+    // [padded channels][tiles]; null means that mean and variance are 0 and 1, and epsilon is not
+    // added.
     const Partial* partials;
     // [channels]; null means ones and zeros.
     const float* scale;
     const float* shift;
-    // [3][padded channels]
+    // [2][padded channels]; zeros beyond the channels.
     float* coefficients;
     int tiles;
     int channels;
@@ -112,6 +128,7 @@ struct Coefficients {
 };
 
 // leaky(normalised main + shortcut), voxel by voxel; without a shortcut what is pending on main.
+// Grid: (ceil(voxels / 1024), padded channels / 8, 1).
 struct Join {
     const void* main;
     Pending main_pending;
@@ -123,7 +140,7 @@ struct Join {
     int padded_channels;
 };
 
-// The mean of boxes that do not overlap.
+// The mean of boxes that do not overlap. Grid: (ceil(output voxels / 256), padded channels / 8, 1).
 struct AveragePool {
     const void* values;
     Pending pending;
