@@ -40,7 +40,10 @@ pub enum Error {
         available_bytes: u64,
     },
     /// The device's memory does not suffice.
-    #[error("{what} needs {needed_bytes} bytes of the memory of {device}, {free_bytes} are free")]
+    #[error(
+        "{what} needs {needed_bytes} bytes of the memory of {device}, of which {available_bytes} are \
+         available"
+    )]
     DeviceMemory {
         /// What needs the memory.
         what: String,
@@ -48,8 +51,8 @@ pub enum Error {
         device: String,
         /// How much it needs, in bytes.
         needed_bytes: u64,
-        /// How much of it is free, in bytes.
-        free_bytes: u64,
+        /// How much of it is free, or allowed, in bytes.
+        available_bytes: u64,
     },
     /// The device or its driver reported an error.
     #[error("{doing}: {code} ({reason})")]

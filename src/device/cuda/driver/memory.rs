@@ -50,7 +50,7 @@ impl<T: Pod> Buffer<T> {
                 what: what.into(),
                 device: context.name().into(),
                 needed_bytes: needed.unwrap_or(usize::MAX) as u64,
-                free_bytes: context.free_bytes().unwrap_or(0),
+                available_bytes: context.free_bytes().unwrap_or(0),
             });
         }
         check(result, &format!("allocating device memory for {what}"))?;
