@@ -29,6 +29,9 @@ pub enum Error {
     /// Valid, but this build or device can't do it.
     #[error("{0}")]
     Unsupported(String),
+    /// There is no such device, or it can't be used; the sentence says why.
+    #[error("{0}")]
+    NoDevice(String),
     /// The memory budget, or the machine's memory, does not suffice.
     #[error("{what} needs {needed_bytes} bytes, but {available_bytes} are allowed")]
     Memory {

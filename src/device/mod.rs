@@ -50,6 +50,16 @@ pub enum Precision {
     F16,
 }
 
+impl Precision {
+    /// "f32" or "f16".
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+        }
+    }
+}
+
 /// What is averaged where tiles overlap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Blend {
@@ -287,24 +297,34 @@ pub enum DeviceChoice {
     Cuda(u32),
 }
 
-/// All devices of this machine: the processor, then the GPUs that the driver sees.
-pub fn devices() -> Vec<DeviceInfo> {
-    let mut all = vec![cpu::info()];
+/// How many GPUs the driver sees, at least one.
+///
+/// # Errors
+/// [`Error::NoDevice`]: why there is none.
+pub fn gpu_count() -> Result<u32> {
     #[cfg(feature = "cuda")]
-    all.extend(cuda::devices().unwrap_or_default());
-    all
+    return cuda::count();
+    #[cfg(not(feature = "cuda"))]
+    Err(without_cuda())
 }
 
-/// Why there is no GPU among [`devices`], if there is none.
-pub fn no_gpu() -> Option<String> {
+/// What the GPU with an ordinal is. Asking for its free memory takes a moment.
+///
+/// # Errors
+/// [`Error::NoDevice`] if there is none; [`Error::Device`].
+pub fn gpu_info(
+    #[cfg_attr(not(feature = "cuda"), allow(unused))] ordinal: u32,
+) -> Result<DeviceInfo> {
     #[cfg(feature = "cuda")]
-    return cuda::devices().err().map(|error| error.to_string());
+    return cuda::info(ordinal);
     #[cfg(not(feature = "cuda"))]
-    Some(WITHOUT_CUDA.into())
+    Err(without_cuda())
 }
 
 #[cfg(not(feature = "cuda"))]
-const WITHOUT_CUDA: &str = "this build of voxtile has no CUDA";
+fn without_cuda() -> Error {
+    Error::NoDevice("this build of voxtile has no CUDA".into())
+}
 
 /// A device that was opened.
 pub struct Opened {
@@ -318,8 +338,8 @@ pub struct Opened {
 /// takes the one it is made for.
 ///
 /// # Errors
-/// [`Error::Unsupported`] if there is no such device or it lacks the precision;
-/// [`Error::Argument`] if there is no GPU with this ordinal; [`Error::Device`] if it does not work.
+/// [`Error::NoDevice`] if there is none; [`Error::Unsupported`] if it lacks the precision;
+/// [`Error::Device`] if it does not work.
 pub fn open(choice: DeviceChoice, precision: Option<Precision>, pool: Arc<Pool>) -> Result<Opened> {
     let fallback = match choice {
         DeviceChoice::Cpu => None,
@@ -332,10 +352,11 @@ pub fn open(choice: DeviceChoice, precision: Option<Precision>, pool: Arc<Pool>)
         },
     };
     if precision == Some(Precision::F16) {
-        let why = fallback.map(|why| format!(" ({why})")).unwrap_or_default();
-        return Err(Error::Unsupported(format!(
-            "half precision runs on a GPU only{why}; the processor's is single precision"
-        )));
+        let needs = "half precision needs a GPU; the processor's is single precision";
+        return Err(match fallback {
+            Some(why) => Error::NoDevice(format!("{needs}: {why}")),
+            None => Error::Unsupported(needs.into()),
+        });
     }
     Ok(Opened { device: Box::new(cpu::Cpu::new(pool)), fallback })
 }
@@ -348,5 +369,5 @@ fn gpu(ordinal: Option<u32>, precision: Option<Precision>) -> Result<Box<dyn Dev
 
 #[cfg(not(feature = "cuda"))]
 fn gpu(_: Option<u32>, _: Option<Precision>) -> Result<Box<dyn Device>> {
-    Err(Error::Unsupported(WITHOUT_CUDA.into()))
+    Err(without_cuda())
 }

@@ -33,7 +33,7 @@ impl From<Error> for Failure {
             Error::Format { .. } => VOXTILE_E_FORMAT,
             Error::Unsupported(_) => VOXTILE_E_UNSUPPORTED,
             Error::Memory { .. } | Error::DeviceMemory { .. } => VOXTILE_E_MEMORY,
-            Error::Device { .. } => VOXTILE_E_DEVICE,
+            Error::Device { .. } | Error::NoDevice(_) => VOXTILE_E_DEVICE,
             Error::Busy => VOXTILE_E_BUSY,
             Error::Cancelled => VOXTILE_CANCELLED,
             _ => VOXTILE_E_INTERNAL,

@@ -152,6 +152,9 @@ fn prepare<'a>(
     let memory = session_options.host_budget_bytes;
     let session = Session::new(model, &session_options).map_err(Failure::of(Exit::Model))?;
     let load_seconds = clock.elapsed().as_secs_f64();
+    if let Some(why) = &session.chosen_device().fallback {
+        console.say(&format!("on the processor: {why}"));
+    }
     Ok(Work { arguments, console, session, options, memory, load_seconds })
 }
 

@@ -5,7 +5,7 @@ pub mod driver;
 mod images;
 mod parameters;
 
-use self::driver::{Context, Driver, Kernel, Limits, Module, Stream};
+use self::driver::{Context, Driver, Kernel, Limits, Module, Properties, Stream};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -27,9 +27,9 @@ impl Gpu {
     /// A new stream on a GPU, and the kernels loaded for it.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] if no kernels are made for it; [`Error::Device`].
+    /// [`Error::NoDevice`] if no kernels are made for it; [`Error::Device`].
     pub(crate) fn new(context: &Context, precision: Precision) -> Result<Self> {
-        let mut failed = too_old(context);
+        let mut failed = too_old(context.properties());
         for image in images::covering(context.limits()) {
             let what = format!("{image} on {}", context.name());
             match Module::new(context, &what, &images::read(image)?) {
@@ -60,11 +60,11 @@ impl Gpu {
     }
 }
 
-fn too_old(context: &Context) -> Error {
-    let Limits { capability, .. } = context.limits();
-    Error::Unsupported(format!(
+fn too_old(gpu: &Properties) -> Error {
+    let Limits { capability, .. } = gpu.limits;
+    Error::NoDevice(format!(
         "{} has compute capability {}.{}; voxtile's kernels need 8.0 or newer",
-        context.name(),
+        gpu.name,
         capability / 10,
         capability % 10
     ))
@@ -72,45 +72,56 @@ fn too_old(context: &Context) -> Error {
 
 /// The driver, or why there is none that will do.
 fn driver() -> Result<Driver> {
-    Driver::open().map_err(|reason| Error::Unsupported(reason.to_string()))
+    Driver::open().map_err(|reason| Error::NoDevice(reason.to_string()))
 }
 
-/// The GPUs that the driver sees.
+/// How many GPUs the driver sees, at least one.
 ///
 /// # Errors
-/// [`Error::Unsupported`] if there is no driver that will do, or it sees none; [`Error::Device`].
-pub fn devices() -> Result<Vec<DeviceInfo>> {
-    let driver = driver()?;
-    (0..driver.devices()).map(|ordinal| info(&driver, &Context::new(&driver, ordinal)?)).collect()
+/// [`Error::NoDevice`]: why there is none.
+pub fn count() -> Result<u32> {
+    Ok(driver()?.devices())
 }
 
-/// What a GPU is.
-fn info(driver: &Driver, context: &Context) -> Result<DeviceInfo> {
-    let Limits { capability, .. } = context.limits();
-    Ok(DeviceInfo {
+/// What the GPU with an ordinal is.
+///
+/// # Errors
+/// [`Error::NoDevice`] if there is none; [`Error::Device`].
+pub fn info(ordinal: u32) -> Result<DeviceInfo> {
+    let driver = driver()?;
+    let properties = Properties::of(&driver, ordinal)?;
+    // A GPU may refuse a context, such as one that another process has to itself.
+    let context = Context::new(properties.clone());
+    let free = context.and_then(|context| context.free_bytes()).unwrap_or(0);
+    Ok(described(&driver, &properties, free))
+}
+
+fn described(driver: &Driver, gpu: &Properties, free: u64) -> DeviceInfo {
+    let Limits { capability, .. } = gpu.limits;
+    DeviceInfo {
         kind: "cuda",
-        name: context.name().into(),
-        memory_total_bytes: context.total_bytes(),
-        memory_free_bytes: context.free_bytes()?,
+        name: gpu.name.clone(),
+        memory_total_bytes: gpu.total_bytes,
+        memory_free_bytes: free,
         gpu: Some(GpuInfo {
-            ordinal: context.ordinal(),
+            ordinal: gpu.ordinal,
             capability: [capability / 10, capability % 10],
             driver: driver.version().to_string(),
-            kernels: images::covering(context.limits()).next(),
+            kernels: images::covering(gpu.limits).next(),
         }),
-    })
+    }
 }
 
-/// The context of the GPU with an ordinal, or of the first that our kernels cover.
-fn context(driver: &Driver, ordinal: Option<u32>) -> Result<Context> {
+/// The GPU with an ordinal, or the first that our kernels cover.
+fn choose(driver: &Driver, ordinal: Option<u32>) -> Result<Properties> {
     if let Some(ordinal) = ordinal {
-        return Context::new(driver, ordinal);
+        return Properties::of(driver, ordinal);
     }
-    let first = Context::new(driver, 0)?;
+    let first = Properties::of(driver, 0)?;
     for ordinal in 0..driver.devices() {
-        let context = if ordinal == 0 { first.clone() } else { Context::new(driver, ordinal)? };
-        if images::covering(context.limits()).next().is_some() {
-            return Ok(context);
+        let gpu = Properties::of(driver, ordinal)?;
+        if images::covering(gpu.limits).next().is_some() {
+            return Ok(gpu);
         }
     }
     Err(too_old(&first))
@@ -126,13 +137,12 @@ impl Cuda {
     /// The GPU with an ordinal, or the first that our kernels cover.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] if there is none or our kernels don't cover it; [`Error::Argument`]
-    /// if there is none with this ordinal; [`Error::Device`].
+    /// [`Error::NoDevice`] if there is none or our kernels don't cover it; [`Error::Device`].
     pub fn open(ordinal: Option<u32>, precision: Precision) -> Result<Self> {
         let driver = driver()?;
-        let context = context(&driver, ordinal)?;
-        let gpu = Gpu::new(&context, precision)?;
-        Ok(Self { info: info(&driver, &context)?, gpu })
+        let context = Context::new(choose(&driver, ordinal)?)?;
+        let info = described(&driver, context.properties(), context.free_bytes()?);
+        Ok(Self { info, gpu: Gpu::new(&context, precision)? })
     }
 }
 

@@ -19,56 +19,31 @@ pub struct Limits {
     pub shared_bytes: u32,
 }
 
-/// A GPU's primary context, shared with whatever else in this process runs on the GPU. Clones are
-/// the same context; it may be used from any thread.
-#[derive(Clone)]
-pub struct Context(Arc<Shared>);
-
-struct Shared {
-    ordinal: u32,
+/// What a GPU is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Properties {
+    /// Its number, from 0.
+    pub ordinal: u32,
+    /// "NVIDIA H100 80GB HBM3".
+    pub name: String,
+    /// What it can do.
+    pub limits: Limits,
+    /// Bytes of its memory in all.
+    pub total_bytes: u64,
     device: sys::CUdevice,
-    context: sys::CUcontext,
-    name: String,
-    limits: Limits,
-    total_bytes: u64,
 }
 
-// SAFETY: contexts may be used from any thread; nothing else in it is tied to one.
-unsafe impl Send for Shared {}
-// SAFETY: the driver's functions lock what they need; no field changes.
-unsafe impl Sync for Shared {}
-
-impl Drop for Shared {
-    fn drop(&mut self) {
-        // SAFETY: retained once by `Context::new`; everything made in it holds a clone.
-        let _ = unsafe { sys::cuDevicePrimaryCtxRelease_v2(self.device) };
-    }
-}
-
-/// A context is current on this thread until this is dropped; then the one before it is again.
-pub(super) struct Current {
-    previous: sys::CUcontext,
-    _this_thread_only: PhantomData<*const ()>,
-}
-
-impl Drop for Current {
-    fn drop(&mut self) {
-        // SAFETY: it was current before, or is null for none.
-        let _ = unsafe { sys::cuCtxSetCurrent(self.previous) };
-    }
-}
-
-impl Context {
-    /// The context of the GPU with an ordinal.
+impl Properties {
+    /// Those of the GPU with an ordinal.
     ///
     /// # Errors
-    /// [`Error::Argument`] if there is none; [`Error::Device`].
-    pub fn new(driver: &Driver, ordinal: u32) -> Result<Self> {
-        let doing = &format!("opening GPU {ordinal}");
+    /// [`Error::NoDevice`] if there is none; [`Error::Device`].
+    pub fn of(driver: &Driver, ordinal: u32) -> Result<Self> {
+        let doing = &format!("asking about GPU {ordinal}");
         if ordinal >= driver.devices() {
             let last = driver.devices() - 1;
             let have = if last == 0 { "only GPU 0".into() } else { format!("GPUs 0 to {last}") };
-            return Err(Error::argument(format!("there is no GPU {ordinal}; there is {have}")));
+            return Err(Error::NoDevice(format!("there is no GPU {ordinal}, but {have}")));
         }
         let mut device = 0;
         // SAFETY: writes one number; `Driver` says the driver is initialised.
@@ -96,31 +71,71 @@ impl Context {
         let mut total = 0;
         // SAFETY: writes one number.
         check(unsafe { sys::cuDeviceTotalMem_v2(&raw mut total, device) }, doing)?;
+        Ok(Self { ordinal, name, limits, total_bytes: total as u64, device })
+    }
+}
+
+/// A GPU's primary context, shared with whatever else in this process runs on the GPU. Clones are
+/// the same context; it may be used from any thread.
+#[derive(Clone)]
+pub struct Context(Arc<Shared>);
+
+struct Shared {
+    properties: Properties,
+    context: sys::CUcontext,
+}
+
+// SAFETY: contexts may be used from any thread; nothing else in it is tied to one.
+unsafe impl Send for Shared {}
+// SAFETY: the driver's functions lock what they need; no field changes.
+unsafe impl Sync for Shared {}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // SAFETY: retained once by `Context::new`; everything made in it holds a clone.
+        let _ = unsafe { sys::cuDevicePrimaryCtxRelease_v2(self.properties.device) };
+    }
+}
+
+/// A context is current on this thread until this is dropped; then the one before it is again.
+pub(super) struct Current {
+    previous: sys::CUcontext,
+    _this_thread_only: PhantomData<*const ()>,
+}
+
+impl Drop for Current {
+    fn drop(&mut self) {
+        // SAFETY: it was current before, or is null for none.
+        let _ = unsafe { sys::cuCtxSetCurrent(self.previous) };
+    }
+}
+
+impl Context {
+    /// The context of a GPU.
+    ///
+    /// # Errors
+    /// [`Error::Device`].
+    pub fn new(properties: Properties) -> Result<Self> {
         let mut context = std::ptr::null_mut();
         // SAFETY: writes one handle; released when `Shared` is dropped.
-        check(unsafe { sys::cuDevicePrimaryCtxRetain(&raw mut context, device) }, doing)?;
-        let total_bytes = total as u64;
-        Ok(Self(Arc::new(Shared { ordinal, device, context, name, limits, total_bytes })))
+        let result = unsafe { sys::cuDevicePrimaryCtxRetain(&raw mut context, properties.device) };
+        check(result, &format!("opening {}", properties.name))?;
+        Ok(Self(Arc::new(Shared { properties, context })))
     }
 
-    /// The GPU's number, from 0.
-    pub fn ordinal(&self) -> u32 {
-        self.0.ordinal
+    /// What the GPU is.
+    pub fn properties(&self) -> &Properties {
+        &self.0.properties
     }
 
-    /// The GPU's name: "NVIDIA H100 80GB HBM3".
+    /// The GPU's name.
     pub fn name(&self) -> &str {
-        &self.0.name
+        &self.properties().name
     }
 
     /// What the GPU can do.
     pub fn limits(&self) -> Limits {
-        self.0.limits
-    }
-
-    /// Bytes of the GPU's memory in all.
-    pub fn total_bytes(&self) -> u64 {
-        self.0.total_bytes
+        self.properties().limits
     }
 
     /// Bytes of the GPU's memory that nobody has now.

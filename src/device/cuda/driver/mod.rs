@@ -13,7 +13,7 @@ use std::fmt;
 
 use cudarc::driver::sys;
 
-pub use context::{Context, Limits, Stream};
+pub use context::{Context, Limits, Properties, Stream};
 pub use launch::{Event, Graph, Kernel, Launch, Module};
 pub use memory::{Address, Buffer, Pinned};
 
