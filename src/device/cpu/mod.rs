@@ -5,9 +5,9 @@ mod cells;
 mod conv;
 mod conv_tile;
 mod forward;
-mod head;
+pub(in crate::device) mod head;
 mod kernels;
-mod memory;
+pub(in crate::device) mod memory;
 mod mosaic;
 mod norm;
 #[cfg(test)]

@@ -2,8 +2,12 @@
 #![allow(unsafe_code)]
 
 pub mod driver;
+mod head;
 mod images;
+mod mosaic;
 mod parameters;
+mod resolve;
+mod volume;
 
 use self::driver::{Context, Driver, Kernel, Limits, Module, Properties, Stream};
 use std::ops::Range;

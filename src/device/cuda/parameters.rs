@@ -225,6 +225,8 @@ numbers! {
     NO_CLASS: u16 = 65535,
     FLAG_NOT_FINITE: u32 = 1,
     FLAG_UNTOUCHED: u32 = 2,
+    HEAD_SHARED_BYTES: u32 = 25600,
+    INTERPOLATE_SHARED_BYTES: u32 = 27776,
 }
 
 impl From<[usize; 3]> for Shape {
