@@ -1,0 +1,5 @@
+// Every kernel of the library: the one file that is compiled, by build.py for GPUs and by
+// host/build.sh for the emulator.
+#include "primitives.cuh"
+
+#include "parameters.cuh"
