@@ -36,6 +36,22 @@ DEVICE Tile tile_of_block(const Convolution& p, int width) {
 
 DEVICE int voxels_of(const Shape& shape) { return shape.planes * shape.rows * shape.columns; }
 
+// The input voxel at place `at` of a tile's input along one axis, or -1 in the padding.
+DEVICE int input_voxel(int at, int first, int kernel, int stride, int extent) {
+    const int voxel = kernel == 1 ? (first + at) * stride : first * stride + at - 1;
+    return (u32)voxel < (u32)extent ? voxel : -1;
+}
+
+template <int COUNT> DEVICE void clear(float (&sums)[4][COUNT][4]) {
+    UNROLL
+    for (int i = 0; i < 4; i++) {
+        UNROLL
+        for (int j = 0; j < COUNT; j++) {
+            sums[i][j][0] = 0, sums[i][j][1] = 0, sums[i][j][2] = 0, sums[i][j][3] = 0;
+        }
+    }
+}
+
 // The output voxel of each line of the warp in the thread's column; -1 outside.
 DEVICE void output_voxels(const Convolution& p, const Tile& tile, int (&voxels)[WARP_LINES]) {
     const int column = (tile.columns + (int)lane_index() / 4) * p.expand[2] + tile.expand_column;
@@ -168,4 +184,36 @@ DEVICE void write_tile(const Convolution& p, const Tile& tile, float (&sums)[4][
         }
     }
     if (p.epilogue == EPILOGUE_STATISTICS) write_statistics<N>(p, tile, sums, voxels, scratch);
+}
+
+DEVICE float sum_of_warp(float value) {
+    UNROLL
+    for (int mask = 1; mask < 32; mask *= 2) value += shuffle_xor(value, mask);
+    return value;
+}
+
+// Statistics where each thread of a block holds CHANNELS sums of one voxel. `scratch` holds
+// [WARPS][CHANNELS].
+template <int WARPS, int CHANNELS>
+DEVICE void write_thread_statistics(const Convolution& p, const float (&sums)[CHANNELS],
+                                    bool inside, int first_channel, Partial* scratch) {
+    const float count = sum_of_warp(inside ? 1 : 0), share = count > 0 ? 1 / count : 0;
+    UNROLL
+    for (int c = 0; c < CHANNELS; c++) {
+        const float mean = sum_of_warp(inside ? sums[c] : 0) * share;
+        const float delta = sums[c] - mean;
+        const float squares = sum_of_warp(inside ? delta * delta : 0);
+        if (lane_index() == 0) {
+            scratch[warp_index() * CHANNELS + c] = Partial{count, mean, squares};
+        }
+    }
+    block_barrier();
+    const int channel = thread_index();
+    if (channel < CHANNELS) {
+        Partial total = scratch[channel];
+        for (int warp = 1; warp < WARPS; warp++) {
+            total = merged(total, scratch[warp * CHANNELS + channel]);
+        }
+        p.partials[(i64)(first_channel + channel) * grid_size_x() + block_index_x()] = total;
+    }
 }

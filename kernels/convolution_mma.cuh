@@ -29,8 +29,8 @@
 #pragma once
 #include "convolution.cuh"
 
-// Stages of weights in flight, and strings of the brick that a thread holds at a time.
-const int STAGES = 3, HELD = 4;
+// Stages of weights in flight.
+const int STAGES = 3;
 
 // One axis of the kernel and the brick.
 struct BrickAxis {
@@ -43,8 +43,10 @@ struct Brick {
     BrickAxis planes, rows, columns;
     // Where the odd columns begin, if even and odd ones are apart.
     int odd_columns;
-    // Strings of a plane, and of the brick's one half.
+    // Strings of a plane, and of one half of the brick.
     int area, strings;
+    // All planes that the tile needs, and how many of them lie from one of the brick to the next.
+    int tile_planes, plane_step;
 };
 
 DEVICE BrickAxis brick_axis(int kernel, int stride, int tile) {
@@ -55,6 +57,8 @@ DEVICE BrickAxis brick_axis(int kernel, int stride, int tile) {
 DEVICE Brick brick_of(const Convolution& p) {
     Brick brick;
     brick.planes = brick_axis(p.kernel[0], p.stride[0], p.tile_planes);
+    brick.tile_planes = brick.planes.voxels;
+    brick.plane_step = p.plane_groups > 1 ? brick.planes.step : 1;
     if (p.plane_groups > 1) brick.planes = BrickAxis{1, 1, p.tile_planes};
     brick.rows = brick_axis(p.kernel[1], p.stride[1], p.tile_rows);
     brick.columns = brick_axis(p.kernel[2], p.stride[2], TILE_COLUMNS);
@@ -64,105 +68,112 @@ DEVICE Brick brick_of(const Convolution& p) {
     return brick;
 }
 
-// The input voxel at place `at` of a brick along one axis, or -1 in the padding.
-DEVICE int input_voxel(int at, int first, int kernel, int stride, int extent) {
-    const int voxel = kernel == 1 ? (first + at) * stride : first * stride + at - 1;
-    return (u32)voxel < (u32)extent ? voxel : -1;
-}
-
-// Where the strings of a brick come from: the stored voxel that begins each plane, and the voxel of
-// a plane at each of its places; -1 in the padding. planes: all planes of the tile, whatever the
-// groups.
-struct Places {
-    const int* planes;
-    const int* area;
-};
-
-// What is copied of one chunk.
+// What is copied of one chunk. It is derived from the parameters whenever it is needed, because
+// registers are scarcer than arithmetic.
 struct Chunk {
-    const u8* values;
-    // Bytes from the first eight channels to the second.
-    i64 string_bytes;
+    // Strings of its first eight channels; those of the second follow `strings` later.
+    const uint4* values;
+    i64 strings;
     // Factor of the first channel, null if nothing is pending.
     const float* coefficients;
     int padded_channels;
     float slope;
-    Places places;
+    // Whether it is of the second source.
+    bool second;
 };
 
-// A thread's place in a brick's copy: string number, its plane (of both halves), place in the plane.
-struct Cursor {
+DEVICE Chunk chunk_of(const Convolution& p, int number) {
+    const int first = p.sources[0].channels / 16;
+    Chunk chunk;
+    chunk.second = number >= first;
+    const int channel = (chunk.second ? number - first : number) * 16;
+    const Shape shape = chunk.second ? p.sources[1].shape : p.sources[0].shape;
+    const Pending pending = chunk.second ? p.sources[1].pending : p.sources[0].pending;
+    const void* values = chunk.second ? p.sources[1].values : p.sources[0].values;
+    chunk.strings = voxels_of(shape);
+    chunk.values = (const uint4*)values + channel / 8 * chunk.strings;
+    chunk.coefficients = pending.coefficients ? pending.coefficients + channel : nullptr;
+    chunk.padded_channels = pending.padded_channels;
+    chunk.slope = pending.slope;
+    return chunk;
+}
+
+// How far a thread is with the copy of a brick.
+struct Copy {
+    // Channels, and the first of the tile's planes.
+    int chunk, first_plane;
+    // The next string: its number, its plane (of both halves), its place in the plane.
     int string, plane, place;
 };
 
-DEVICE void advance(Cursor& cursor, const Brick& brick) {
-    cursor.string += CONVOLUTION_THREADS;
-    cursor.place += CONVOLUTION_THREADS;
-    while (cursor.place >= brick.area) cursor.place -= brick.area, cursor.plane++;
-}
-
-// Strings on their way from global to shared memory.
-struct Held {
+// Strings of a thread on their way from global to shared memory.
+template <int HELD> struct Held {
     uint4 strings[HELD];
-    Cursor first;
-    int count;
+    // Number of the first.
+    int first;
+    // Bit i: string i is to be written. Bit 8 + i: something is pending on it. Bit 16 + i: it is of
+    // the second eight channels.
+    u32 which;
 };
 
-struct BrickCopy {
-    Brick brick;
-    Chunk chunk;
-    // Planes from one of the brick to the next, and the first, in the tile's planes.
-    int plane_step, first_plane;
-    Cursor cursor;
-};
-
-DEVICE int place_of(const BrickCopy& copy, const Cursor& cursor) {
-    const int upper = cursor.plane >= copy.brick.planes.voxels;
-    const int plane = cursor.plane - upper * copy.brick.planes.voxels;
-    const int begin = copy.chunk.places.planes[plane * copy.plane_step + copy.first_plane];
-    const int place = copy.chunk.places.area[cursor.place];
-    return begin < 0 || place < 0 ? -1 : begin + place;
+DEVICE Copy begin_copy(const Convolution& p, const Brick& brick, int first_chunk, int step) {
+    const int thread = thread_index();
+    return Copy{first_chunk + step / p.plane_groups, step % p.plane_groups, thread,
+                thread / brick.area, thread % brick.area};
 }
 
-DEVICE void read_strings(BrickCopy& copy, Held& held, int count) {
-    held.first = copy.cursor;
-    held.count = count;
+// `tables`: for each source the voxel that begins each of the tile's planes, then the voxel of a
+// plane at each place of a brick's; -1 in the padding.
+template <int HELD>
+DEVICE void read_strings(const Convolution& p, const Brick& brick, const int* tables, Copy& copy,
+                         Held<HELD>& held, int count) {
+    const Chunk chunk = chunk_of(p, copy.chunk);
+    const int* planes = tables + (chunk.second ? brick.tile_planes + brick.area : 0);
+    const int* places = planes + brick.tile_planes;
+    held.first = copy.string;
+    held.which = 0;
     UNROLL
     for (int i = 0; i < HELD; i++) {
         held.strings[i] = uint4{0, 0, 0, 0};
-        if (i >= count || copy.cursor.string >= 2 * copy.brick.strings) continue;
-        const int place = place_of(copy, copy.cursor);
-        if (place >= 0) {
-            const bool upper = copy.cursor.plane >= copy.brick.planes.voxels;
-            const u8* half = copy.chunk.values + (upper ? copy.chunk.string_bytes : 0);
-            held.strings[i] = load_global_16(half + (i64)place * 16);
+        if (i >= count || copy.string >= 2 * brick.strings) continue;
+        const bool upper = copy.plane >= brick.planes.voxels;
+        const int plane = copy.plane - (upper ? brick.planes.voxels : 0);
+        const int begin = planes[plane * brick.plane_step + copy.first_plane];
+        const int place = places[copy.place];
+        held.which |= 1u << i;
+        if (begin >= 0 && place >= 0) {
+            const uint4* half = chunk.values + (upper ? chunk.strings : 0);
+            held.strings[i] = load_global_16(half + begin + place);
+            if (chunk.coefficients) held.which |= (upper ? 0x10100u : 0x100u) << i;
         }
-        advance(copy.cursor, copy.brick);
+        copy.string += CONVOLUTION_THREADS;
+        copy.place += CONVOLUTION_THREADS;
+        while (copy.place >= brick.area) copy.place -= brick.area, copy.plane++;
     }
 }
 
-DEVICE void write_strings(const BrickCopy& copy, const Held& held, u8* to) {
-    Cursor cursor = held.first;
+template <int HELD>
+DEVICE void write_strings(const Convolution& p, const Copy& copy, const Held<HELD>& held, u8* to) {
+    const Chunk chunk = chunk_of(p, copy.chunk);
     UNROLL
     for (int i = 0; i < HELD; i++) {
-        if (i >= held.count || cursor.string >= 2 * copy.brick.strings) continue;
         uint4 string = held.strings[i];
-        const Chunk& chunk = copy.chunk;
-        if (chunk.coefficients && place_of(copy, cursor) >= 0) {
-            const int channel = cursor.plane >= copy.brick.planes.voxels ? 8 : 0;
-            const Affine affine =
-                load_affine(chunk.coefficients, chunk.padded_channels, channel);
+        if (held.which >> i & 0x100) {
+            const int channel = held.which >> i & 0x10000 ? 8 : 0;
+            const Affine affine = load_affine(chunk.coefficients, chunk.padded_channels, channel);
             string = apply_pending(string, affine, chunk.slope);
         }
-        store_shared_16(to + cursor.string * 16, string);
-        advance(cursor, copy.brick);
+        if (held.which >> i & 1) {
+            store_shared_16(to + (held.first + i * CONVOLUTION_THREADS) * 16, string);
+        }
     }
 }
 
-// Fills the tables of one source. `planes` tells the tile's planes.
+// Fills the tables of one source.
 DEVICE void find_places(const Convolution& p, const Source& source, const Tile& tile,
-                        const Brick& brick, int planes, int* to_planes, int* to_area) {
-    for (int at = thread_index(); at < planes; at += CONVOLUTION_THREADS) {
+                        const Brick& brick, int* to_planes) {
+    int* to_area = to_planes + brick.tile_planes;
+    for (int at = thread_index(); at < brick.tile_planes; at += CONVOLUTION_THREADS) {
         const int plane =
             input_voxel(at, tile.planes, p.kernel[0], p.stride[0], p.input.planes);
         to_planes[at] = plane < 0 ? -1
@@ -212,8 +223,6 @@ template <int N> DEVICE void convolve_mma(const Convolution& p) {
     u8* bricks = shared;
     u8* ring = bricks + (steps > 1 ? 2 : 1) * brick_bytes;
     int* tables = (int*)(ring + STAGES * stage_bytes);
-    const int planes = brick_axis(p.kernel[0], p.stride[0], p.tile_planes).voxels;
-
     const int taps = p.kernel[0] * p.kernel[1] * p.kernel[2];
     const u8* weights = (const u8*)p.weights +
                         ((i64)block_index_y() * chunks + first_chunk) * taps * (N * 32);
@@ -230,42 +239,20 @@ template <int N> DEVICE void convolve_mma(const Convolution& p) {
     UNROLL
     for (int stage = 0; stage < STAGES - 1; stage++) copy_weights(stage);
 
-    find_places(p, p.sources[0], tile, brick, planes, tables, tables + planes);
+    find_places(p, p.sources[0], tile, brick, tables);
     if (p.source_count > 1) {
-        int* second = tables + planes + brick.area;
-        find_places(p, p.sources[1], tile, brick, planes, second, second + planes);
+        find_places(p, p.sources[1], tile, brick, tables + brick.tile_planes + brick.area);
     }
     block_barrier();
 
-    BrickCopy copy;
-    copy.brick = brick;
-    copy.plane_step = p.plane_groups > 1 ? brick_axis(p.kernel[0], p.stride[0], 1).step : 1;
-    auto begin_copy = [&](int step) {
-        const int chunk = first_chunk + step / p.plane_groups;
-        const bool second = chunk >= chunks_of_first;
-        const int channel = (second ? chunk - chunks_of_first : chunk) * 16;
-        const Shape shape = second ? p.sources[1].shape : p.sources[0].shape;
-        const Pending pending = second ? p.sources[1].pending : p.sources[0].pending;
-        copy.chunk.string_bytes = (i64)voxels_of(shape) * 16;
-        copy.chunk.values = (const u8*)(second ? p.sources[1].values : p.sources[0].values) +
-                            channel / 8 * copy.chunk.string_bytes;
-        copy.chunk.coefficients = pending.coefficients ? pending.coefficients + channel : nullptr;
-        copy.chunk.padded_channels = pending.padded_channels;
-        copy.chunk.slope = pending.slope;
-        copy.chunk.places.planes = tables + (second ? planes + brick.area : 0);
-        copy.chunk.places.area = copy.chunk.places.planes + planes;
-        copy.first_plane = step % p.plane_groups;
-        copy.cursor.string = thread;
-        copy.cursor.plane = thread / brick.area;
-        copy.cursor.place = thread % brick.area;
-    };
     const int copies = (2 * brick.strings + CONVOLUTION_THREADS - 1) / CONVOLUTION_THREADS;
-
-    Held held;
-    begin_copy(0);
+    // With few output channels there is room for more blocks instead.
+    const int HELD = N <= 32 ? 2 : 4;
+    Held<HELD> held;
+    Copy copy = begin_copy(p, brick, first_chunk, 0);
     for (int done = 0; done < copies; done += HELD) {
-        read_strings(copy, held, HELD);
-        write_strings(copy, held, bricks);
+        read_strings(p, brick, tables, copy, held, HELD);
+        write_strings(p, copy, held, bricks);
     }
 
     // A warp's lines lie in one plane, one below the other, and share the lines they need.
@@ -283,13 +270,7 @@ template <int N> DEVICE void convolve_mma(const Convolution& p) {
     }
 
     float sums[4][N / 8][4];
-    UNROLL
-    for (int i = 0; i < 4; i++) {
-        UNROLL
-        for (int j = 0; j < N / 8; j++) {
-            sums[i][j][0] = 0, sums[i][j][1] = 0, sums[i][j][2] = 0, sums[i][j][3] = 0;
-        }
-    }
+    clear(sums);
 
     const int rounds = step_stages * (share_lines ? 1 : row_taps);
     const int copies_of_round = (copies + rounds - 1) / rounds;
@@ -297,10 +278,10 @@ template <int N> DEVICE void convolve_mma(const Convolution& p) {
     auto read_ahead = [&](u8* to) {
         int left = copies_of_round;
         for (; left > HELD; left -= HELD) {
-            read_strings(copy, held, HELD);
-            write_strings(copy, held, to);
+            read_strings(p, brick, tables, copy, held, HELD);
+            write_strings(p, copy, held, to);
         }
-        read_strings(copy, held, left);
+        read_strings(p, brick, tables, copy, held, left);
     };
 
     int stage = 0;
@@ -308,7 +289,7 @@ template <int N> DEVICE void convolve_mma(const Convolution& p) {
         const u8* own = bricks + step % 2 * brick_bytes;
         u8* next = bricks + (step + 1) % 2 * brick_bytes;
         const bool ahead = step + 1 < steps;
-        if (ahead) begin_copy(step + 1);
+        if (ahead) copy = begin_copy(p, brick, first_chunk, step + 1);
         for (int in_step = 0; in_step < step_stages; in_step++, stage++) {
             copy_async_wait<STAGES - 2>();
             // The stage's weights and its brick are there; nobody reads the previous ones any more.
@@ -341,7 +322,7 @@ template <int N> DEVICE void convolve_mma(const Convolution& p) {
                     load_weights<N>(b, operands + row * N * 32);
                     multiply_accumulate(sums, a, b);
                 }
-                if (ahead) write_strings(copy, held, next);
+                if (ahead) write_strings(p, copy, held, next);
             } else {
                 for (int row = 0; row < row_taps; row++) {
                     if (ahead) read_ahead(next);
@@ -354,7 +335,7 @@ template <int N> DEVICE void convolve_mma(const Convolution& p) {
                     }
                     load_weights<N>(b, operands + row * N * 32);
                     multiply_accumulate(sums, a, b);
-                    if (ahead) write_strings(copy, held, next);
+                    if (ahead) write_strings(p, copy, held, next);
                 }
             }
         }
@@ -364,21 +345,15 @@ template <int N> DEVICE void convolve_mma(const Convolution& p) {
     write_tile<N>(p, tile, sums, (Partial*)shared);
 }
 
-KERNEL(conv_mma_16, CONVOLUTION_THREADS, 4, Convolution) { convolve_mma<16>(p); }
-KERNEL(conv_mma_32, CONVOLUTION_THREADS, 3, Convolution) { convolve_mma<32>(p); }
+KERNEL(conv_mma_16, CONVOLUTION_THREADS, 5, Convolution) { convolve_mma<16>(p); }
+KERNEL(conv_mma_32, CONVOLUTION_THREADS, 4, Convolution) { convolve_mma<32>(p); }
 KERNEL(conv_mma_48, CONVOLUTION_THREADS, 2, Convolution) { convolve_mma<48>(p); }
 KERNEL(conv_mma_64, CONVOLUTION_THREADS, 2, Convolution) { convolve_mma<64>(p); }
 
 // conv_finish. A thread makes eight channels of one voxel, a block 256 voxels: it adds the splits'
 // sums, in their order, then bias, statistics or the end of a residual block as write_tile does.
 // Reads 4 bytes per split and value, which mostly still lie in the second-level cache.
-const int FINISH_THREADS = 256, FINISH_WARPS = FINISH_THREADS / 32;
-
-DEVICE float sum_of_warp(float value) {
-    UNROLL
-    for (int mask = 1; mask < 32; mask *= 2) value += shuffle_xor(value, mask);
-    return value;
-}
+const int FINISH_THREADS = 256;
 
 KERNEL(conv_finish, FINISH_THREADS, 2, Convolution) {
     SHARED(shared);
@@ -414,23 +389,5 @@ KERNEL(conv_finish, FINISH_THREADS, 2, Convolution) {
         }
     }
     if (p.epilogue != EPILOGUE_STATISTICS) return;
-    // [warps][8]
-    Partial* scratch = (Partial*)shared;
-    const float count = sum_of_warp(inside ? 1 : 0), share = count > 0 ? 1 / count : 0;
-    UNROLL
-    for (int c = 0; c < 8; c++) {
-        const float mean = sum_of_warp(inside ? sums[c] : 0) * share;
-        const float delta = sums[c] - mean;
-        const float squares = sum_of_warp(inside ? delta * delta : 0);
-        if (lane_index() == 0) scratch[warp_index() * 8 + c] = Partial{count, mean, squares};
-    }
-    block_barrier();
-    const int channel = thread_index();
-    if (channel < 8) {
-        Partial total = scratch[channel];
-        for (int warp = 1; warp < FINISH_WARPS; warp++) {
-            total = merged(total, scratch[warp * 8 + channel]);
-        }
-        p.partials[(i64)(string * 8 + channel) * grid_size_x() + block_index_x()] = total;
-    }
+    write_thread_statistics<FINISH_THREADS / 32>(p, sums, inside, string * 8, (Partial*)shared);
 }
