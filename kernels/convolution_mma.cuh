@@ -246,8 +246,8 @@ template <int N> DEVICE void convolve_mma(const Convolution& p) {
     block_barrier();
 
     const int copies = (2 * brick.strings + CONVOLUTION_THREADS - 1) / CONVOLUTION_THREADS;
-    // With few output channels there is room for more blocks instead.
-    const int HELD = N <= 32 ? 2 : 4;
+    // What leaves room for four blocks of 32 output channels, and two of 64.
+    const int HELD = N == 32 ? 2 : 4;
     Held<HELD> held;
     Copy copy = begin_copy(p, brick, first_chunk, 0);
     for (int done = 0; done < copies; done += HELD) {
@@ -345,7 +345,7 @@ template <int N> DEVICE void convolve_mma(const Convolution& p) {
     write_tile<N>(p, tile, sums, (Partial*)shared);
 }
 
-KERNEL(conv_mma_16, CONVOLUTION_THREADS, 5, Convolution) { convolve_mma<16>(p); }
+KERNEL(conv_mma_16, CONVOLUTION_THREADS, 4, Convolution) { convolve_mma<16>(p); }
 KERNEL(conv_mma_32, CONVOLUTION_THREADS, 4, Convolution) { convolve_mma<32>(p); }
 KERNEL(conv_mma_48, CONVOLUTION_THREADS, 2, Convolution) { convolve_mma<48>(p); }
 KERNEL(conv_mma_64, CONVOLUTION_THREADS, 2, Convolution) { convolve_mma<64>(p); }
