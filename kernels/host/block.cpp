@@ -8,7 +8,7 @@
 
 namespace emulator {
 
-thread_local ThreadFace* current = nullptr;
+__thread ThreadFace* current;
 
 static constexpr size_t PAGE = 4096;
 

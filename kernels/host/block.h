@@ -67,9 +67,10 @@ struct Warp {
     // What lanes bring to an operation.
     u64 values[32];
     void* pointers[32];
-    // Rows of 16 halves: [m][16 rows], and [n][16 of k][8 columns].
+    // Operands of a product, halves: [m][16 rows][16 of k], and [16 of k][columns].
+    u32 columns;
     alignas(64) u32 a[MOST_ROW_TILES][16][8];
-    alignas(64) u16 b[MOST_COLUMN_TILES][16][8];
+    alignas(64) u16 b[16 * MOST_COLUMN_TILES * 8];
     Thread threads[32];
 };
 

@@ -1,6 +1,10 @@
 // Operations of a whole warp.
 #include "block.h"
 
+// A product of halves is exact in single precision, so that adding it in one operation or two is the
+// same; what else is computed here is not rounded.
+#pragma GCC optimize("fp-contract=fast")
+
 namespace emulator {
 
 void warp_barrier(Site site) {
@@ -83,47 +87,66 @@ void load_matrix(u32* r, u32 matrices, bool transposed, const void* row, Site si
     }
 }
 
-// Eight columns, or sixteen where registers are that wide.
-typedef float Columns __attribute__((vector_size(32)));
+// As many columns as a register holds.
+#ifdef __AVX512F__
+constexpr u32 WIDTH = 16;
+#else
+constexpr u32 WIDTH = 8;
+#endif
+typedef float Columns __attribute__((vector_size(WIDTH * 4)));
+typedef float Four __attribute__((vector_size(16), aligned(4)));
+constexpr u32 MOST_COLUMNS = MOST_COLUMN_TILES * 8;
 
 static void widen(const u16* halves, float* floats, u32 count) {
 #ifdef __F16C__
     for (u32 i = 0; i < count; i += 8) {
-        _mm256_storeu_ps(floats + i, _mm256_cvtph_ps(_mm_load_si128(reinterpret_cast<const __m128i*>(halves + i))));
+        _mm256_store_ps(floats + i, _mm256_cvtph_ps(_mm_load_si128(reinterpret_cast<const __m128i*>(halves + i))));
     }
 #else
     for (u32 i = 0; i < count; i++) floats[i] = half_value(halves[i]);
 #endif
 }
 
-// sums[16][8] += a[16][16] * b[16][8], where each sum is made anew.
-static void multiply_tile(const float* a, const float* b, float* sums) {
-    const Columns* rows_of_b = reinterpret_cast<const Columns*>(b);
-    for (u32 row = 0; row < 16; row += 8) {
-        Columns sum[8] = {};
+// sums[16][stride] = a[16][16] * b[16][stride], for VECTORS * WIDTH columns.
+template <u32 VECTORS> static void multiply_columns(const float* a, const float* b, float* sums, u32 stride) {
+    constexpr u32 ROWS = 4; // and 8 sums: they stay in registers
+    for (u32 row = 0; row < 16; row += ROWS) {
+        Columns sum[ROWS][VECTORS] = {};
         for (u32 k = 0; k < 16; k++) {
-            for (u32 r = 0; r < 8; r++) sum[r] += a[(row + r) * 16 + k] * rows_of_b[k];
+            Columns of_b[VECTORS];
+#pragma GCC unroll 4
+            for (u32 v = 0; v < VECTORS; v++) of_b[v] = reinterpret_cast<const Columns*>(b + k * stride)[v];
+#pragma GCC unroll 4
+            for (u32 r = 0; r < ROWS; r++) {
+#pragma GCC unroll 4
+                for (u32 v = 0; v < VECTORS; v++) sum[r][v] += a[(row + r) * 16 + k] * of_b[v];
+            }
         }
-        for (u32 r = 0; r < 8; r++) reinterpret_cast<Columns*>(sums)[row + r] = sum[r];
+#pragma GCC unroll 4
+        for (u32 r = 0; r < ROWS; r++) {
+#pragma GCC unroll 4
+            for (u32 v = 0; v < VECTORS; v++) reinterpret_cast<Columns*>(sums + (row + r) * stride)[v] = sum[r][v];
+        }
     }
 }
 
 static void multiply_warp(Warp& warp, u32 m_tiles, u32 n_tiles) {
-    alignas(64) float b[MOST_COLUMN_TILES][16 * 8];
-    for (u32 n = 0; n < n_tiles; n++) widen(&warp.b[n][0][0], b[n], 16 * 8);
+    u32 stride = warp.columns;
+    alignas(64) float b[16 * MOST_COLUMNS];
+    alignas(64) float sums[16 * MOST_COLUMNS];
+    alignas(64) float a[16 * 16];
+    widen(warp.b, b, 16 * stride);
     for (u32 m = 0; m < m_tiles; m++) {
-        alignas(64) float a[16 * 16];
-        alignas(64) float sums[16 * 8];
         widen(reinterpret_cast<const u16*>(&warp.a[m][0][0]), a, 16 * 16);
-        for (u32 n = 0; n < n_tiles; n++) {
-            multiply_tile(a, b[n], sums);
-            for (u32 lane = 0; lane < 32; lane++) {
-                float* d = static_cast<float*>(warp.pointers[lane]) + (m * n_tiles + n) * 4;
-                const float* upper = sums + lane / 4 * 8 + lane % 4 * 2;
-                d[0] += upper[0];
-                d[1] += upper[1];
-                d[2] += upper[64];
-                d[3] += upper[65];
+        u32 column = 0;
+        for (; column + 2 * WIDTH <= stride; column += 2 * WIDTH) multiply_columns<2>(a, b + column, sums + column, stride);
+        for (; column < stride; column += WIDTH) multiply_columns<1>(a, b + column, sums + column, stride);
+        for (u32 lane = 0; lane < 32; lane++) {
+            float* d = static_cast<float*>(warp.pointers[lane]) + m * n_tiles * 4;
+            const float* upper = sums + lane / 4 * stride + lane % 4 * 2;
+            for (u32 n = 0; n < n_tiles; n++, d += 4, upper += 8) {
+                const float* lower = upper + 8 * stride;
+                *reinterpret_cast<Four*>(d) += Four{upper[0], upper[1], lower[0], lower[1]};
             }
         }
     }
@@ -144,13 +167,16 @@ void multiply_accumulate(float* d, const u32* a, const u32* b, u32 m_tiles, u32 
         warp.a[m][g][t + 4] = a[2];
         warp.a[m][g + 8][t + 4] = a[3];
     }
-    for (u32 n = 0; n < n_tiles; n++, b += 2) {
-        warp.b[n][2 * t][g] = u16(b[0]);
-        warp.b[n][2 * t + 1][g] = u16(b[0] >> 16);
-        warp.b[n][2 * t + 8][g] = u16(b[1]);
-        warp.b[n][2 * t + 9][g] = u16(b[1] >> 16);
+    u32 stride = (n_tiles * 8 + WIDTH - 1) / WIDTH * WIDTH;
+    u16* column = warp.b + 2 * t * stride + g;
+    for (u32 n = 0; n < n_tiles; n++, b += 2, column += 8) {
+        column[0] = u16(b[0]);
+        column[stride] = u16(b[0] >> 16);
+        column[8 * stride] = u16(b[1]);
+        column[9 * stride] = u16(b[1] >> 16);
     }
     warp.pointers[self.lane] = d;
+    warp.columns = stride;
     meet(self, "multiply_accumulate", site, [=](Warp& all) { multiply_warp(all, m_tiles, n_tiles); });
 }
 
