@@ -66,8 +66,7 @@ DEVICE int decide(Scorer<VOXEL_THREADS>& scorer, const Head& head, int depth, bo
             scorer.find_last(scores, first, head.classes, by_class ? 0.5f : 0.f, decided);
         }
     }
-    // The scores of wanted classes are all there.
-    block_barrier();
+    // The scores of wanted classes were written before the last barrier.
     if (scorer.thread >= scorer.VOXELS) return 0;
     const i64 place = voxels.place(scorer.thread);
     if (place < 0) return 0;

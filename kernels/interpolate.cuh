@@ -206,7 +206,7 @@ KERNEL(interpolate, 256, 2, Interpolate) {
             total += counts[pass * warps + warp];
         }
     }
-    block_barrier();
+    // Scoring begins with a barrier, so the list is complete when it is read.
     ListedVoxels voxels = {p, list, 0, total, plane, first_row, first_column};
     if (p.head.padded_classes <= Scorer<64>::CLASSES) {
         interpolate_listed<64>(p, voxels, shared);

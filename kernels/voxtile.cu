@@ -3,3 +3,9 @@
 #include "primitives.cuh"
 
 #include "parameters.cuh"
+
+#include "gather.cuh"
+#include "mosaic.cuh"
+#include "probabilities.cuh"
+#include "classify.cuh"
+#include "interpolate.cuh"
