@@ -9,3 +9,8 @@
 #include "probabilities.cuh"
 #include "classify.cuh"
 #include "interpolate.cuh"
+
+#include "convolution_direct.cuh"
+#include "convolution_mma.cuh"
+#include "normalization.cuh"
+#include "pool.cuh"
