@@ -212,7 +212,7 @@ static float element(Block& block, u64 descriptor, u32 row, u32 k, Site site) {
 }
 
 static void compute(Block& block, const WarpgroupProduct& product, Site site) {
-    static thread_local float b[16][256];
+    float b[16][256];
     for (u32 n = 0; n < product.n; n++) {
         for (u32 k = 0; k < 16; k++) b[k][n] = element(block, product.b, n, k, site);
     }

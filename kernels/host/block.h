@@ -10,17 +10,6 @@ namespace emulator {
 
 class Block;
 
-struct Random {
-    u64 state;
-    u32 next() {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        return u32(state >> 20);
-    }
-    bool one_in(u32 n) { return next() % n == 0; }
-};
-
 // An asynchronous copy of one thread.
 struct PendingCopy {
     u8* to;

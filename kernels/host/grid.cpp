@@ -1,7 +1,6 @@
 #include "grid.h"
 #include "block.h"
 #include "failure.h"
-#include "memory.h"
 
 #include <algorithm>
 #include <atomic>
@@ -16,7 +15,7 @@
 namespace emulator {
 
 static std::map<std::string, Kernel>& kernels() {
-    static std::map<std::string, Kernel> all;
+    static auto& all = *new std::map<std::string, Kernel>;
     return all;
 }
 
@@ -183,7 +182,6 @@ void run_grid(const Launch& launch) {
         seed = (mixed ^ mixed >> 32) | 1;
     }
     pool->run(launch, seed);
-    check_allocation_ends(launch.kernel->name);
 }
 
 } // namespace emulator

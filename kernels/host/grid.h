@@ -6,6 +6,17 @@
 
 namespace emulator {
 
+struct Random {
+    u64 state;
+    u32 next() {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        return u32(state >> 20);
+    }
+    bool one_in(u32 n) { return next() % n == 0; }
+};
+
 struct Configuration {
     // VOXTILE_EMULATOR_SEED: of adversarial schedules; 0 runs threads in order.
     u64 seed;

@@ -35,7 +35,7 @@ template <class T> class Buffer {
     static_assert(std::is_trivially_copyable<T>::value, "bytes are copied");
 
   public:
-    explicit Buffer(size_t count) : count_(count), data_(static_cast<T*>(allocate(count * sizeof(T), 16))) {
+    explicit Buffer(size_t count) : count_(count), data_(static_cast<T*>(allocate(count * sizeof(T), 16, 0))) {
         if (!data_) {
             fprintf(stderr, "no memory for a buffer of %zu bytes\n", count * sizeof(T));
             abort();
@@ -83,6 +83,7 @@ template <class Parameters> void launch(const char* name, Grid grid, u32 shared_
         abort();
     }
     run_grid({kernel, {grid.x, grid.y, grid.z}, shared_bytes, &parameters});
+    check_allocation_ends(name, 0);
 }
 
 // Runs the body with threads in order, and then in count - 1 adversarial schedules.

@@ -12,10 +12,11 @@ namespace emulator {
 
 static constexpr size_t PAGE = 4096;
 static std::mutex mutex;
-static std::map<uintptr_t, Allocation> allocations;
-static size_t total;
+// To the process's very end.
+static auto& allocations = *new std::map<uintptr_t, Allocation>;
+static auto& totals = *new std::map<int, size_t>; // by owner
 
-void* allocate(size_t bytes, size_t alignment) {
+void* allocate(size_t bytes, size_t alignment, int owner) {
     size_t padded = (bytes + alignment - 1) / alignment * alignment;
     size_t inner = (padded + PAGE - 1) / PAGE * PAGE;
     if (inner < bytes) return nullptr;
@@ -29,8 +30,8 @@ void* allocate(size_t bytes, size_t alignment) {
     memset(first, 0xff, inner);
     unsigned char* data = first + (inner - padded);
     std::lock_guard<std::mutex> lock(mutex);
-    allocations[uintptr_t(data)] = {data, bytes, static_cast<unsigned char*>(mapping), inner + 2 * PAGE};
-    total += bytes;
+    allocations[uintptr_t(data)] = {data, bytes, static_cast<unsigned char*>(mapping), inner + 2 * PAGE, owner};
+    totals[owner] += bytes;
     return data;
 }
 
@@ -38,7 +39,7 @@ bool release(void* data) {
     std::lock_guard<std::mutex> lock(mutex);
     auto found = allocations.find(uintptr_t(data));
     if (found == allocations.end()) return false;
-    total -= found->second.bytes;
+    totals[found->second.owner] -= found->second.bytes;
     munmap(found->second.mapping, found->second.mapping_bytes);
     allocations.erase(found);
     return true;
@@ -62,9 +63,10 @@ bool find_allocation(const void* address, Allocation& found) {
     return true;
 }
 
-void check_allocation_ends(const char* kernel) {
+void check_allocation_ends(const char* kernel, int owner) {
     std::lock_guard<std::mutex> lock(mutex);
     for (auto& [start, allocation] : allocations) {
+        if (allocation.owner != owner) continue;
         const unsigned char* guard = allocation.mapping + allocation.mapping_bytes - PAGE;
         const unsigned char* before = allocation.mapping + PAGE;
         for (const unsigned char* byte = allocation.data + allocation.bytes; byte < guard; byte++) {
@@ -84,16 +86,31 @@ void check_allocation_ends(const char* kernel) {
     }
 }
 
-size_t allocated_bytes() {
+size_t allocated_bytes(int owner) {
     std::lock_guard<std::mutex> lock(mutex);
-    return total;
+    return totals[owner];
 }
 
-void set_accessible(bool accessible) {
+void release_all(int owner) {
+    std::lock_guard<std::mutex> lock(mutex);
+    for (auto entry = allocations.begin(); entry != allocations.end();) {
+        if (entry->second.owner == owner) {
+            munmap(entry->second.mapping, entry->second.mapping_bytes);
+            entry = allocations.erase(entry);
+        } else {
+            ++entry;
+        }
+    }
+    totals[owner] = 0;
+}
+
+void set_accessible(int owner, bool accessible) {
     std::lock_guard<std::mutex> lock(mutex);
     for (auto& [start, allocation] : allocations) {
-        mprotect(allocation.mapping + PAGE, allocation.mapping_bytes - 2 * PAGE,
-                 accessible ? PROT_READ | PROT_WRITE : PROT_NONE);
+        if (allocation.owner == owner) {
+            mprotect(allocation.mapping + PAGE, allocation.mapping_bytes - 2 * PAGE,
+                     accessible ? PROT_READ | PROT_WRITE : PROT_NONE);
+        }
     }
 }
 

@@ -10,20 +10,24 @@ struct Allocation {
     size_t bytes;
     unsigned char* mapping;
     size_t mapping_bytes;
+    // The device's number, or HOST_MEMORY.
+    int owner;
 };
+constexpr int HOST_MEMORY = -1;
 
 // The allocation ends at a guard page, or up to `alignment` - 1 bytes before it. Null if the host has
 // no memory.
-void* allocate(size_t bytes, size_t alignment);
+void* allocate(size_t bytes, size_t alignment, int owner);
 // False if nothing was allocated there.
 bool release(void* data);
 // The allocation that contains the address, or else the nearest one. False if there is none.
 bool find_allocation(const void* address, Allocation& found);
 // Ends the process if anything was written between an allocation's end and its guard page.
-void check_allocation_ends(const char* kernel);
-// Allocated in all, without guard pages.
-size_t allocated_bytes();
-// Whether anybody may read and write allocations.
-void set_accessible(bool accessible);
+void check_allocation_ends(const char* kernel, int owner);
+// What an owner has, without guard pages.
+size_t allocated_bytes(int owner);
+void release_all(int owner);
+// Whether anybody may read and write an owner's memory.
+void set_accessible(int owner, bool accessible);
 
 } // namespace emulator

@@ -10,7 +10,7 @@ tests=$(cd "$(dirname "$0")" && pwd)
 host=$tests/..
 kernels=$host/..
 folder=${VOXTILE_EMULATOR_FOLDER:-$kernels/../target/emulator}
-"$host/build.sh" "$folder"
+"$host/build.sh" "$folder" --archive
 folder=$(cd "$folder" && pwd)
 compiler=${CXX:-g++}
 flags="-std=c++17 -O2 -g -march=native -ffp-contract=off -fno-math-errno -pthread -Wall -Wextra -Wno-unknown-pragmas ${VOXTILE_EMULATOR_FLAGS:-}"

@@ -73,7 +73,7 @@ Case random_case(Random& random, Way way, int width) {
     c.in_place = random.coin();
     int chunks = 0;
     for (int channels : c.channels) chunks += rounded_up(channels, 16) / 16;
-    if (way == MMA && !expands && random.coin()) c.splits = random.whole(1, chunks);
+    if (way == MMA && random.coin()) c.splits = random.whole(1, chunks);
     c.tile_planes = 1 << random.whole(0, 5);
     if (way == MMA && c.kernel[0] == 3 && random.coin()) c.plane_groups = 3;
     c.tile_rows = 32 / c.tile_planes;

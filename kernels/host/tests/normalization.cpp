@@ -7,7 +7,7 @@ TEST(coefficients_of_partials) {
     emulator::for_seeds(30, [] {
         Random random(emulator::configuration().seed + 1);
         int channels = random.whole(1, 20), padded = rounded_up(channels, 16), tiles = random.whole(1, 700);
-        bool normalizes = random.whole(0, 4), affine = random.coin();
+        bool affine = random.coin();
         float epsilon = 1e-5f, far = random.coin() ? 100 : 0;
         std::vector<Partial> partials(size_t(padded) * tiles, Partial{0, 0, 0});
         std::vector<double> means(channels), variances(channels);
@@ -34,13 +34,13 @@ TEST(coefficients_of_partials) {
         std::vector<float> scale = random.reals(channels, -2, 2), shift = random.reals(channels, -2, 2);
         emulator::Buffer<Partial> device_partials(partials);
         emulator::Buffer<float> device_scale(scale), device_shift(shift), found(2 * padded);
-        Coefficients p = {normalizes ? device_partials.data() : nullptr, affine ? device_scale.data() : nullptr,
+        Coefficients p = {device_partials.data(), affine ? device_scale.data() : nullptr,
                           affine ? device_shift.data() : nullptr, found.data(), tiles, channels, padded, epsilon};
         emulator::launch("coefficients", {u32(padded)}, COEFFICIENTS_THREADS * sizeof(double), p);
         std::vector<float> values = found.read();
         for (int c = 0; c < padded; c++) {
             double factor = c >= channels ? 0 : affine ? scale[c] : 1, offset = c < channels && affine ? shift[c] : 0;
-            if (normalizes && c < channels) {
+            if (c < channels) {
                 factor /= sqrt(variances[c] + epsilon);
                 offset -= means[c] * factor;
             }
