@@ -51,7 +51,9 @@ struct Source {
     int channels;
     // Nearest enlargement: voxel i reads i / upsample.
     int upsample[3];
-    int reserved;
+    // Whether it lies as a patch does. Only conv_direct_half and conv_direct_float read patches, the
+    // former no other tensors.
+    int planar;
 };
 
 enum Epilogue {
@@ -167,7 +169,8 @@ struct Placement {
     int patch[3];
 };
 
-// A tile of the volume becomes the network's input; zero where there is no volume.
+// A tile of the volume becomes the network's input; zero where there is no volume. Grid:
+// (ceil(rows / 8) * ceil(columns / 32), planes, channels) of the patch.
 struct Gather {
     const float* volume;
     void* patch;
@@ -176,7 +179,8 @@ struct Gather {
     int channels;
 };
 
-// The last layer, in single precision.
+// The last layer, in single precision. A block scores 256 voxels at a time if there are up to 32
+// padded classes, else 64.
 struct Head {
     // [depth][padded classes] with the folds' features one after the other.
     const float* weights;
@@ -186,6 +190,11 @@ struct Head {
     // A multiple of 16.
     int padded_classes;
 };
+
+// Dynamic shared memory of blocks that score voxels: of blend_probabilities and classify, and of
+// interpolate.
+const int HEAD_SHARED_BYTES = 25600;
+const int INTERPOLATE_SHARED_BYTES = 27776;
 
 // The place where tiles add up.
 struct Mosaic {
@@ -202,7 +211,8 @@ struct Mosaic {
     int columns;
 };
 
-// Adds the features of a pass, weighted, at the tile's place.
+// Adds the features of a pass, weighted, at the tile's place. Grid: (ceil(rows / 8) *
+// ceil(columns / 32), planes, padded features / 8) of the patch along the run's axes.
 struct Blend {
     Mosaic mosaic;
     // An activation of the patch's shape.
@@ -218,7 +228,8 @@ struct Blend {
     int reserved;
 };
 
-// As Blend, but what is added are the classes' probabilities.
+// As Blend, but what is added are the classes' probabilities. Grid: (ceil(rows * columns / scored
+// voxels of a block), planes, 1) of the patch along the run's axes.
 struct BlendProbabilities {
     Blend blend;
     // Of the pass's fold: [padded features][padded classes].
@@ -243,7 +254,7 @@ enum Flag {
 };
 
 // Planes of the mosaic that no later tile touches: divides them by their weights, in place, and
-// classifies their voxels.
+// classifies their voxels. Grid: (ceil(rows * columns / scored voxels of a block), planes, 1).
 struct Classify {
     Mosaic mosaic;
     Head head;
@@ -260,7 +271,8 @@ struct Classify {
     int wanted_count;
     // What a voxel's sums are divided by besides its weight.
     float folds;
-    // Whether the mosaic holds probabilities instead of features.
+    // Whether the mosaic holds probabilities instead of features; the head's weights are the
+    // identity then, and the bias of classes 0.
     int by_class;
     int decision;
 };
@@ -273,7 +285,8 @@ struct AxisMap {
     const float* fraction;
 };
 
-// Planes of the output grid, from classified planes of the mosaic.
+// Planes of the output grid, from classified planes of the mosaic. Grid: (ceil(output rows / 32) *
+// ceil(output columns / 32), planes, 1).
 struct Interpolate {
     Mosaic mosaic;
     Head head;

@@ -68,7 +68,7 @@ struct ThreadFace {
     const Place* place;
     u8* shared;
 };
-extern thread_local ThreadFace* current;
+extern __thread ThreadFace* current; // without the calls that thread_local makes
 
 inline u8* shared_memory() { return current->shared; }
 u32 shared_address(const void* pointer);

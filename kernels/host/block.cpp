@@ -1,0 +1,297 @@
+#include "block.h"
+#include "failure.h"
+
+#include <algorithm>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+
+namespace emulator {
+
+__thread ThreadFace* current;
+
+static constexpr size_t PAGE = 4096;
+
+static size_t shared_capacity() { return (256 << 10) + PAGE; }
+
+Block::Block() {
+    void* mapping = mmap(nullptr, shared_capacity() + 2 * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (mapping == MAP_FAILED || mprotect(static_cast<u8*>(mapping) + PAGE, shared_capacity(), PROT_READ | PROT_WRITE) != 0) {
+        perror("voxtile emulator: shared memory");
+        abort();
+    }
+    shared_mapping_ = static_cast<u8*>(mapping);
+}
+
+Block::~Block() {
+    for (Warp* warp : warps) delete warp;
+    munmap(shared_mapping_, shared_capacity() + 2 * PAGE);
+}
+
+void Block::switch_to(Thread* next, FiberContext* save) {
+    current = next;
+    voxtile_emulator_switch(save, next->context);
+}
+
+// A fiber's first function.
+static void begin_thread() {
+    Thread& self = running();
+    Block& block = *self.warp->block;
+    block.launch.kernel->run(block.launch.parameters);
+    block.leave(self);
+    abort(); // nobody continues a thread that has ended
+}
+
+void Block::leave(Thread& self) {
+    Warp& warp = *self.warp;
+    self.operation = "its end";
+    if (warp.arrived != 0) diverged(self, "its end", warp.site);
+    warp.alive &= ~(1u << self.lane);
+    warp.ready &= ~(1u << self.lane);
+    threads_alive--;
+    // A block barrier waits for threads that have not ended.
+    if (barriers[0].arrived != 0 && barriers[0].arrived == threads_alive) release(barriers[0]);
+    suspend(self);
+}
+
+void Block::release(Barrier& barrier) {
+    barrier.arrived = 0;
+    for (size_t w = 0; w < warps.size(); w++) {
+        warps[w]->ready |= barrier.waiting[w];
+        if (&barrier == &barriers[0]) warps[w]->at_barrier = 0;
+        barrier.waiting[w] = 0;
+    }
+}
+
+static u32 nth_lane(u32 lanes, u32 n) {
+    while (n--) lanes &= lanes - 1;
+    return u32(__builtin_ctz(lanes));
+}
+
+// The thread that runs next, or null if all wait.
+Thread* Block::choose(Warp* preferred) {
+    u32 count = launch.kernel->threads / 32;
+    if (!adversarial) {
+        for (u32 i = 0; i <= count; i++) {
+            Warp& warp = i == 0 ? *preferred : *warps[(preferred->index + i) % count];
+            if (warp.ready) return &warp.threads[__builtin_ctz(warp.ready)];
+        }
+        return nullptr;
+    }
+    clock_++;
+    if (!bulk.empty() && asynchrony != Asynchrony::Late && random.one_in(16)) run_bulk(random.next() % bulk.size());
+    if (random.one_in(2000)) order_ = Order(random.next() % 4);
+    Warp* chosen = nullptr;
+    if (order_ != Order::Random && preferred->ready && preferred->sleeps_until <= clock_) {
+        chosen = preferred;
+    } else {
+        // The first that is awake from a random one on, or else the one that wakes first.
+        u32 from = order_ == Order::InOrder ? 0 : random.next() % count;
+        for (u32 i = 0; i < count; i++) {
+            u32 w = order_ == Order::Reversed ? (from + count - i) % count : (from + i) % count;
+            Warp* warp = warps[w];
+            if (!warp->ready) continue;
+            if (!chosen || (chosen->sleeps_until > clock_ && warp->sleeps_until < chosen->sleeps_until)) chosen = warp;
+            if (chosen->sleeps_until <= clock_) break;
+        }
+        if (!chosen) return nullptr;
+    }
+    u32 lane;
+    switch (order_) {
+    case Order::InOrder: lane = u32(__builtin_ctz(chosen->ready)); break;
+    case Order::Reversed: lane = 31 - u32(__builtin_clz(chosen->ready)); break;
+    default: lane = nth_lane(chosen->ready, random.next() % u32(__builtin_popcount(chosen->ready)));
+    }
+    return &chosen->threads[lane];
+}
+
+void Block::suspend(Thread& self) {
+    if (!adversarial) {
+        // The common case, with few instructions: the next lane of the same warp.
+        u32 ready = self.warp->ready;
+        if (ready) {
+            u32 after = ready & (~0u << self.lane);
+            switch_to(&self.warp->threads[__builtin_ctz(after ? after : ready)], &self.context);
+            return;
+        }
+    }
+    Thread* next = choose(self.warp);
+    if (next == &self) return;
+    if (next) {
+        switch_to(next, &self.context);
+    } else {
+        voxtile_emulator_switch(&self.context, scheduler_);
+    }
+}
+
+void Block::preempt(Thread& self) {
+    if (random.one_in(24)) self.warp->sleeps_until = clock_ + random.next() % (random.one_in(4) ? 2000 : 100);
+    if (!random.one_in(4)) return;
+    Thread* next = choose(order_ == Order::RunAhead || random.one_in(2) ? self.warp : warps[random.next() % (launch.kernel->threads / 32)]);
+    if (next && next != &self) switch_to(next, &self.context);
+}
+
+void Block::prepare(u64 index, u64 seed) {
+    const Kernel& kernel = *launch.kernel;
+    u32 count = kernel.threads / 32;
+    adversarial = seed != 0;
+    random.state = (seed * 0x9e3779b97f4a7c15u + index * 0xbf58476d1ce4e5b9u) | 1;
+    for (int i = 0; i < 4; i++) random.next();
+    asynchrony = adversarial ? Asynchrony(random.next() % 3) : index % 2 ? Asynchrony::Early : Asynchrony::Late;
+    order_ = Order(random.next() % 4);
+    clock_ = 0;
+    place = {{u32(index % launch.grid[0]), u32(index / launch.grid[0] % launch.grid[1]), u32(index / launch.grid[0] / launch.grid[1])},
+             {launch.grid[0], launch.grid[1], launch.grid[2]}};
+
+    shared_padded = (launch.shared_bytes + 127) / 128 * 128;
+    shared = shared_mapping_ + PAGE + shared_capacity() - shared_padded;
+    memset(shared, 0xff, shared_padded);
+
+    stacks_.reserve(kernel.threads);
+    while (warps.size() < count) warps.push_back(new Warp());
+    for (u32 w = 0; w < count; w++) {
+        Warp& warp = *warps[w];
+        warp.block = this;
+        warp.index = w;
+        warp.ready = warp.alive = ~0u;
+        warp.arrived = warp.at_barrier = 0;
+        warp.sleeps_until = 0;
+        for (u32 lane = 0; lane < 32; lane++) {
+            Thread& thread = warp.threads[lane];
+            u32 i = w * 32 + lane;
+            thread.index = i;
+            thread.place = &place;
+            thread.shared = shared;
+            thread.warp = &warp;
+            thread.lane = lane;
+            thread.operation = "its start";
+            thread.site = {"", 0};
+            thread.copies.clear();
+            thread.groups.clear();
+            thread.copies_done = thread.groups_done = 0;
+            // What a kernel forgot to initialise is NaN.
+            if (adversarial) memset(stacks_.top(i) - 8192, 0xff, 8192);
+            thread.context = make_fiber(stacks_.base(i), stacks_.top(i), begin_thread);
+        }
+    }
+    threads_alive = kernel.threads;
+    for (Barrier& barrier : barriers) {
+        barrier.arrived = barrier.expected = 0;
+        barrier.waiting.assign(warps.size(), 0);
+    }
+    warpgroups.assign((count + 3) / 4, Warpgroup{});
+    bulk.clear();
+    mbarrier_waits.clear();
+}
+
+void Block::run(const Launch& what, u64 index, u64 seed) {
+    launch = what;
+    prepare(index, seed);
+    Warp* preferred = warps[0];
+    while (threads_alive > 0) {
+        Thread* next = choose(preferred);
+        if (next) {
+            switch_to(next, &scheduler_);
+        } else if (!bulk.empty()) {
+            run_bulk(adversarial ? random.next() % bulk.size() : 0);
+        } else {
+            report_waiting("deadlock");
+        }
+    }
+    finish();
+    current = nullptr;
+}
+
+void Block::finish() {
+    for (size_t i = launch.shared_bytes; i < shared_padded; i++) {
+        if (shared[i] != 0xff) {
+            misuse({"", 0}, "shared memory was written %zu bytes beyond the end of its %u bytes", i - launch.shared_bytes,
+                   launch.shared_bytes);
+        }
+    }
+    if (!bulk.empty()) misuse(bulk[0].site, "the block ended before a bulk copy");
+}
+
+// ---- barriers
+
+void block_barrier(Site site) {
+    Thread& self = running();
+    Warp& warp = *self.warp;
+    Block& block = *warp.block;
+    block.may_preempt(self);
+    self.operation = "block_barrier";
+    self.site = site;
+    if (warp.arrived) diverged(self, self.operation, site);
+    if (warp.at_barrier == 0) warp.barrier_site = site;
+    if (warp.barrier_site.line != site.line) {
+        misuse(site, "lanes of one warp are at different block barriers: another is at line %d", warp.barrier_site.line);
+    }
+    warp.at_barrier |= 1u << self.lane;
+    Barrier& barrier = block.barriers[0];
+    barrier.waiting[warp.index] |= 1u << self.lane;
+    warp.ready &= ~(1u << self.lane);
+    if (++barrier.arrived == block.threads_alive) {
+        block.release(barrier);
+        block.may_preempt(self);
+    } else {
+        block.suspend(self);
+    }
+}
+
+void named_barrier(u32 id, u32 threads, bool waits, Site site) {
+    Thread& self = running();
+    Warp& warp = *self.warp;
+    Block& block = *warp.block;
+    block.may_preempt(self);
+    self.operation = waits ? "named_barrier_wait" : "named_barrier_arrive";
+    self.site = site;
+    self.detail = id;
+    if (id == 0 || id > 15) misuse(site, "a named barrier's id is 1 to 15, not %u", id);
+    if (threads == 0 || threads % 32 || threads > block.launch.kernel->threads) {
+        misuse(site, "barrier %u is for %u threads of a block of %u", id, threads, block.launch.kernel->threads);
+    }
+    Barrier& barrier = block.barriers[id];
+    if (barrier.arrived == 0) barrier.expected = threads;
+    if (barrier.expected != threads) {
+        misuse(site, "barrier %u is for %u threads, but others of this round said %u", id, threads, barrier.expected);
+    }
+    if (waits) {
+        barrier.waiting[warp.index] |= 1u << self.lane;
+        warp.ready &= ~(1u << self.lane);
+    }
+    if (++barrier.arrived == threads) {
+        block.release(barrier);
+        block.may_preempt(self);
+    } else if (waits) {
+        block.suspend(self);
+    }
+}
+
+// ---- reports
+
+void diverged(Thread& self, const char* operation, Site site) {
+    self.operation = operation;
+    self.site = site;
+    self.warp->block->report_waiting("lanes of one warp are at different operations");
+}
+
+void Block::report_waiting(const char* headline) {
+    fprintf(stderr, "voxtile emulator: kernel %s, block %u %u %u: %s\n", launch.kernel->name, place.block[0], place.block[1],
+            place.block[2], headline);
+    for (u32 w = 0; w < launch.kernel->threads / 32; w++) {
+        for (u32 lane = 0; lane < 32;) {
+            const Thread& first = warps[w]->threads[lane];
+            u32 end = lane + 1;
+            auto same = [&](const Thread& other) {
+                return other.operation == first.operation && other.site.line == first.site.line;
+            };
+            while (end < 32 && same(warps[w]->threads[end])) end++;
+            fprintf(stderr, "  warp %u lanes %u-%u: %s at %s:%d\n", w, lane, end - 1, first.operation, first.site.file,
+                    first.site.line);
+            lane = end;
+        }
+    }
+    abort();
+}
+
+} // namespace emulator

@@ -1,0 +1,53 @@
+// Kernels by name, what the environment sets, and running a grid of blocks.
+#pragma once
+#ifndef __CUDACC__
+#include "../primitives.cuh"
+#endif
+
+namespace emulator {
+
+struct Random {
+    u64 state;
+    u32 next() {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        return u32(state >> 20);
+    }
+    bool one_in(u32 n) { return next() % n == 0; }
+};
+
+struct Configuration {
+    // VOXTILE_EMULATOR_SEED: of adversarial schedules; 0 runs threads in order.
+    u64 seed;
+    // VOXTILE_EMULATOR_THREADS: host threads that run blocks.
+    u32 threads;
+    // VOXTILE_EMULATOR_MEMORY: bytes of device memory.
+    u64 memory;
+    // VOXTILE_EMULATOR_CAPABILITY: "9.0" is 90.
+    u32 capability;
+    // VOXTILE_EMULATOR_DEVICES: how many devices there are.
+    u32 devices;
+};
+// Read from the environment at first; may be changed between launches.
+Configuration& configuration();
+
+// Of a compute capability: dynamic shared memory that a block may have, in bytes.
+u32 largest_shared_memory(u32 capability);
+constexpr u32 SHARED_MEMORY_WITHOUT_ASKING = 48 << 10;
+
+// Null if there is no kernel of this name.
+const Kernel* find_kernel(const char* name);
+
+struct Launch {
+    const Kernel* kernel;
+    u32 grid[3];
+    u32 shared_bytes;
+    const void* parameters;
+};
+// Runs all blocks and returns. One grid at a time.
+void run_grid(const Launch& launch);
+// In a forked process, whose other threads are not there.
+void forget_threads();
+
+} // namespace emulator
