@@ -3,6 +3,10 @@
 pub mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;
+#[cfg(test)]
+mod networks;
+#[cfg(test)]
+mod reference;
 
 use std::ops::Range;
 use std::sync::Arc;

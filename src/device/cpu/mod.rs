@@ -10,8 +10,6 @@ mod kernels;
 pub(in crate::device) mod memory;
 mod mosaic;
 mod norm;
-#[cfg(test)]
-mod reference;
 mod resolve;
 mod rows;
 mod scores;

@@ -7,13 +7,13 @@ use std::time::Instant;
 use super::Gpu;
 use super::driver::{Address, Buffer, Event, Graph, Kernel, Launch};
 use super::packing::pack;
-use super::parameters::{self, AveragePool, Convolution, Join, Partial, Shape};
+use super::parameters::{self, AveragePool, Convolution, Join, Partial};
 use super::schedule::{Coefficients, Packed, Schedule, value_bytes};
 use super::tiles::STRING;
 use crate::base::{Error, Result};
 use crate::device::Precision;
 use crate::net::plan::CHANNEL_BLOCK;
-use crate::net::{Affine, Conv, Epilogue, Network, Normalization, Op, Plan, TensorId, Weights};
+use crate::net::{Affine, Conv, Epilogue, Normalization, Op, Plan, TensorId, Weights};
 
 /// Threads of a block, and voxels that a block makes.
 const COEFFICIENTS_THREADS: u32 = 256;
@@ -144,6 +144,20 @@ impl Forward {
         end.record(&gpu.stream)?;
         end.wait(doing)?;
         end.seconds_since(&begin)
+    }
+
+    #[cfg(test)]
+    pub(super) fn arena(&self) -> &Buffer<u8> {
+        &self.arena
+    }
+
+    /// Bytes of device memory in all.
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> u64 {
+        let Scratch { coefficients, partials, sums } = &self.memory;
+        let folds = self.folds.iter().map(|fold| fold.weights.bytes() + fold.vectors.bytes());
+        let scratch = coefficients.bytes() + partials.bytes() + sums.bytes();
+        self.arena.bytes() + scratch + folds.sum::<u64>()
     }
 
     fn address(&self, tensor: TensorId) -> Address {

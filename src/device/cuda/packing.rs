@@ -33,7 +33,7 @@ pub(super) fn packed_bytes(tiles: &ConvTiles) -> usize {
     }
 }
 
-/// Weights `[out][in][k0][k1][k2]`, or `[in][out][e0][e1][e2]` where the convolution expands, as the
+/// Weights `[out][in][k0][k1][k2]`, or `[in][out][e0][e1][e2]` of a transposed convolution, as the
 /// kernel wants them: its header says how.
 pub(super) fn pack(tiles: &ConvTiles, weights: &[f32]) -> Packed {
     match tiles.kernel {
@@ -61,9 +61,9 @@ struct Weights<'a> {
 impl<'a> Weights<'a> {
     fn new(sizes: &ConvSizes, values: &'a [f32]) -> Self {
         let all: usize = sizes.inputs.iter().sum();
-        let (output, input) = match sizes.expanded() {
-            1 => (all * sizes.taps(), sizes.taps()),
-            taps => (taps, sizes.outputs * taps),
+        let (output, input) = match sizes.transposed {
+            false => (all * sizes.taps(), sizes.taps()),
+            true => (sizes.expanded(), sizes.outputs * sizes.expanded()),
         };
         let mut inputs = Vec::new();
         let mut first = 0;

@@ -60,7 +60,7 @@ parameters! {
         shape: Shape,
         channels: i32,
         upsample: [i32; 3],
-        reserved: i32,
+        planar: i32,
     }
     Convolution, 280 bytes {
         sources: [Source; 2],

@@ -40,7 +40,6 @@ pub(super) struct Packed {
 
 /// What a plan needs.
 pub(super) struct Schedule {
-    pub(super) precision: Precision,
     /// For each operation; `None` if it is no convolution.
     pub(super) convs: Vec<Option<Packed>>,
     pub(super) coefficients: Vec<Coefficients>,
@@ -90,7 +89,6 @@ impl Schedule {
     pub(super) fn new(plan: &Plan, precision: Precision, multiprocessors: usize) -> Result<Self> {
         let network = &plan.network;
         let mut schedule = Self {
-            precision,
             convs: Vec::new(),
             coefficients: Vec::new(),
             weights: 0,

@@ -86,6 +86,8 @@ pub(super) struct ConvSizes {
     pub(super) outputs: usize,
     /// Whether it reads the network's patch.
     pub(super) planar: bool,
+    /// Whether its weights are a transposed convolution's.
+    pub(super) transposed: bool,
     pub(super) kernel: [usize; 3],
     pub(super) stride: [usize; 3],
     pub(super) expand: [usize; 3],
@@ -103,6 +105,7 @@ impl ConvSizes {
             inputs: conv.sources.iter().map(|s| network.tensors[s.tensor.0].channels).collect(),
             outputs: target.channels,
             planar: conv.sources.iter().any(|source| source.tensor == network.input),
+            transposed: conv.expand.is_some(),
             kernel: conv.kernel,
             stride: conv.stride,
             expand: conv.expand.unwrap_or([1; 3]),
@@ -383,6 +386,7 @@ mod tests {
             inputs: inputs.to_vec(),
             outputs,
             planar: false,
+            transposed: false,
             kernel: [3; 3],
             stride,
             expand: [1; 3],
