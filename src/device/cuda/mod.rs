@@ -2,19 +2,30 @@
 #![allow(unsafe_code)]
 
 pub mod driver;
+mod forward;
 mod head;
 mod images;
 mod mosaic;
+mod packing;
 mod parameters;
 mod resolve;
+mod schedule;
+#[cfg(test)]
+mod tests;
+mod tiles;
 mod volume;
 
-use self::driver::{Context, Driver, Kernel, Limits, Module, Properties, Stream};
 use std::ops::Range;
 use std::sync::Arc;
 
+use self::driver::{Context, Driver, Event, Kernel, Limits, Module, Properties, Stream};
+use self::forward::Forward;
+use self::head::Head;
+use self::mosaic::Mosaic;
+use self::schedule::Schedule;
 use super::{Device, DeviceInfo, GpuInfo, Job, JobSize, MemoryPart, Precision, SlabOutput};
 use crate::base::{Error, Result};
+use crate::net::plan::CHANNEL_BLOCK;
 use crate::net::{Plan, Weights};
 use crate::window::{Slab, Tile};
 
@@ -131,10 +142,36 @@ fn choose(driver: &Driver, ordinal: Option<u32>) -> Result<Properties> {
     Err(too_old(&first))
 }
 
-/// An NVIDIA GPU as a device.
+/// An NVIDIA GPU as a device. What is asked of it is done in order, and later: the processor goes on
+/// meanwhile, but for [`AHEAD`] tiles.
 pub struct Cuda {
     info: DeviceInfo,
+    // What they allocated goes first, then the context.
+    mosaic: Option<Mosaic>,
+    network: Option<Loaded>,
+    /// The ends of the passes that are under way, in a ring.
+    passes: [Event; AHEAD],
+    /// How many were asked for.
+    asked: usize,
     gpu: Gpu,
+}
+
+/// How many passes may be under way: one that runs, and one whose launch it hides. More would only
+/// make a cancelled run end later.
+const AHEAD: usize = 2;
+
+/// A network on the device.
+struct Loaded {
+    plan: Arc<Plan>,
+    forward: Forward,
+    head: Head,
+}
+
+impl Loaded {
+    fn patch(&self) -> [usize; 3] {
+        let network = &self.plan.network;
+        network.tensors[network.input.0].shape
+    }
 }
 
 impl Cuda {
@@ -146,12 +183,21 @@ impl Cuda {
         let driver = driver()?;
         let context = Context::new(choose(&driver, ordinal)?)?;
         let info = described(&driver, context.properties(), context.free_bytes()?);
-        Ok(Self { info, gpu: Gpu::new(&context, precision)? })
+        let passes = [Event::new(&context)?, Event::new(&context)?];
+        let gpu = Gpu::new(&context, precision)?;
+        Ok(Self { info, mosaic: None, network: None, passes, asked: 0, gpu })
+    }
+
+    /// Waits for everything that was asked of it; failures of work that nobody waits for are found
+    /// again by whoever asks next.
+    fn settle(&self) {
+        let _ = self.gpu.stream.wait("finishing");
     }
 }
 
-fn unfinished<T>() -> Result<T> {
-    Err(Error::Internal("the kernels are not here yet".into()))
+/// The error of a call that is out of order: a bug of the caller, not of the user.
+fn out_of_order<T>(state: Option<T>, missing: &str) -> Result<T> {
+    state.ok_or_else(|| Error::Internal(format!("the device was used before `{missing}`")))
 }
 
 impl Device for Cuda {
@@ -167,45 +213,89 @@ impl Device for Cuda {
         self.gpu.context().free_bytes().map(Some)
     }
 
-    fn loaded_memory(&self, _plan: &Plan, _folds: usize) -> Vec<MemoryPart> {
-        Vec::new()
+    fn loaded_memory(&self, plan: &Plan, folds: usize) -> Vec<MemoryPart> {
+        let multiprocessors = self.gpu.limits().multiprocessors as usize;
+        // A network that can't be scheduled is refused by `load`.
+        let schedule = Schedule::new(plan, self.gpu.precision, multiprocessors);
+        let mut parts = schedule.map_or_else(|_| Vec::new(), |schedule| schedule.memory(folds));
+        parts.push(Head::memory(&plan.network, folds));
+        parts
     }
 
-    fn job_memory(&self, _plan: &Plan, _folds: usize, _job: &JobSize) -> Vec<MemoryPart> {
-        Vec::new()
+    fn job_memory(&self, plan: &Plan, folds: usize, job: &JobSize) -> Vec<MemoryPart> {
+        let network = &plan.network;
+        let padded = |channels: usize| channels.next_multiple_of(CHANNEL_BLOCK);
+        let features = padded(network.tensors[network.output.0].channels);
+        let head = [features, folds, padded(network.classes), network.classes];
+        mosaic::memory(job, head, network.tensors[network.input.0].shape)
     }
 
-    fn load(&mut self, _plan: Arc<Plan>, _weights: &dyn Weights) -> Result<()> {
-        unfinished()
+    fn load(&mut self, plan: Arc<Plan>, weights: &dyn Weights) -> Result<()> {
+        self.finish();
+        // Before the next one takes memory.
+        self.network = None;
+        let forward = Forward::load(&self.gpu, Arc::clone(&plan), weights)?;
+        let head = Head::load(&self.gpu, &plan.network, weights)?;
+        self.network = Some(Loaded { plan, forward, head });
+        Ok(())
     }
 
-    fn begin(&mut self, _job: Job) -> Result<()> {
-        unfinished()
+    fn begin(&mut self, job: Job) -> Result<()> {
+        self.finish();
+        let network = out_of_order(self.network.as_ref(), "load")?;
+        self.mosaic = Some(Mosaic::new(&self.gpu, job, &network.head, network.patch())?);
+        Ok(())
     }
 
-    fn feed(&mut self, _planes: Range<usize>, _values: &[f32]) -> Result<()> {
-        unfinished()
+    fn feed(&mut self, planes: Range<usize>, values: &[f32]) -> Result<()> {
+        out_of_order(self.mosaic.as_mut(), "begin")?.feed(&self.gpu, planes, values)
     }
 
-    fn gather(&mut self, _tile: &Tile, _mirror: [bool; 3]) -> Result<()> {
-        unfinished()
+    fn gather(&mut self, tile: &Tile, mirror: [bool; 3]) -> Result<()> {
+        let network = out_of_order(self.network.as_ref(), "load")?;
+        let mosaic = out_of_order(self.mosaic.as_ref(), "begin")?;
+        mosaic.gather(&self.gpu, tile, mirror, network.forward.input())
     }
 
-    fn measure(&mut self, _limit_seconds: f64) -> Result<f64> {
-        unfinished()
+    fn measure(&mut self, limit_seconds: f64) -> Result<f64> {
+        out_of_order(self.network.as_ref(), "load")?.forward.measure(&self.gpu, limit_seconds)
     }
 
-    fn forward(&mut self, _fold: usize) -> Result<()> {
-        unfinished()
+    fn forward(&mut self, fold: usize) -> Result<()> {
+        let network = out_of_order(self.network.as_ref(), "load")?;
+        let end = &self.passes[self.asked % AHEAD];
+        if self.asked >= AHEAD {
+            end.wait("running the network")?;
+        }
+        network.forward.run(&self.gpu, fold)?;
+        end.record(&self.gpu.stream)?;
+        self.asked += 1;
+        Ok(())
     }
 
-    fn blend(&mut self, _tile: &Tile, _mirror: [bool; 3], _fold: usize) -> Result<()> {
-        unfinished()
+    fn blend(&mut self, tile: &Tile, mirror: [bool; 3], fold: usize) -> Result<()> {
+        let network = out_of_order(self.network.as_ref(), "load")?;
+        let mosaic = out_of_order(self.mosaic.as_mut(), "begin")?;
+        let features = network.forward.output();
+        mosaic.blend(&self.gpu, tile, mirror, fold, &network.head, features)
     }
 
-    fn resolve(&mut self, _slab: &Slab, _output: &mut SlabOutput) -> Result<()> {
-        unfinished()
+    fn resolve(&mut self, slab: &Slab, output: &mut SlabOutput) -> Result<()> {
+        let network = out_of_order(self.network.as_ref(), "load")?;
+        let mosaic = out_of_order(self.mosaic.as_mut(), "begin")?;
+        mosaic.resolve(&self.gpu, slab, output, &network.head)
     }
 
-    fn finish(&mut self) {}
+    fn finish(&mut self) {
+        if self.mosaic.is_some() {
+            self.settle();
+        }
+        self.mosaic = None;
+    }
+}
+
+impl Drop for Cuda {
+    fn drop(&mut self) {
+        self.settle();
+    }
 }

@@ -172,9 +172,9 @@ impl Schedule {
         let partials = self.partials * size_of::<super::parameters::Partial>();
         let scratch = 4 * (self.coefficient_values + self.sums) + partials;
         vec![
-            MemoryPart::new("activations of a tile", self.arena as u64),
-            MemoryPart::new("weights", weights),
-            MemoryPart::new("scratch memory of the kernels", scratch as u64),
+            MemoryPart::on_device("activations of a tile", self.arena as u64),
+            MemoryPart::on_device("weights", weights),
+            MemoryPart::on_device("scratch memory of the kernels", scratch as u64),
         ]
     }
 }
