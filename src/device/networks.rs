@@ -286,6 +286,68 @@ pub(super) fn transposed_convolutions() -> Vec<Arc<Plan>> {
     plans
 }
 
+/// The tensor as what follows reads it.
+fn normalized((tensor, normalization): (TensorId, Normalization)) -> Source {
+    Source { tensor, upsample: [1; 3], normalization: Some(normalization) }
+}
+
+/// nnU-Net's decoder below the head: transposed convolutions, skips, two convolutions each.
+fn decoder(builder: &mut Builder, skips: &[Source], widths: &[usize], strides: &[[usize; 3]]) {
+    let mut last = skips[skips.len() - 1];
+    for level in (0..widths.len() - 1).rev() {
+        let width = widths[level];
+        let raised = builder.transposed(last, width, strides[level], true);
+        let sources = vec![Source::plain(raised), skips[level]];
+        let first = builder.normalized(sources, width, [3; 3], [1; 3]);
+        last = normalized(builder.normalized(vec![normalized(first)], width, [3; 3], [1; 3]));
+    }
+    // What is pending on the features is applied before they are blended.
+    if let Some(normalization) = last.normalization {
+        builder.join(last.tensor, normalization, None);
+    }
+}
+
+/// As nnU-Net's `PlainConvUNet`.
+pub(super) fn plain_u_net() -> Arc<Plan> {
+    let (widths, strides) = ([16, 24, 48], [[2, 2, 2], [1, 2, 2]]);
+    let mut builder = Builder::new(1, [8, 16, 16]);
+    let (mut last, mut skips) = (Source::plain(TensorId(0)), Vec::new());
+    for (level, &width) in widths.iter().enumerate() {
+        let stride = if level == 0 { [1; 3] } else { strides[level - 1] };
+        let first = builder.normalized(vec![last], width, [3; 3], stride);
+        last = normalized(builder.normalized(vec![normalized(first)], width, [3; 3], [1; 3]));
+        skips.push(last);
+    }
+    decoder(&mut builder, &skips, &widths, &strides);
+    builder.finish()
+}
+
+/// As nnU-Net's `ResidualEncoderUNet`.
+pub(super) fn residual_encoder_u_net() -> Arc<Plan> {
+    let (widths, strides) = ([16, 32, 40], [[1, 2, 2], [2, 2, 2]]);
+    let mut builder = Builder::new(2, [6, 16, 20]);
+    let stem = vec![Source::plain(TensorId(0))];
+    let mut last = normalized(builder.normalized(stem, widths[0], [1, 3, 3], [1; 3]));
+    let mut skips = Vec::new();
+    for (level, &width) in widths.iter().enumerate() {
+        let stride = if level == 0 { [1; 3] } else { strides[level - 1] };
+        let mut shortcut = Reading { tensor: last.tensor, normalization: last.normalization };
+        let first = builder.normalized(vec![last], width, [3; 3], stride);
+        let (main, normalization) =
+            builder.normalized(vec![normalized(first)], width, [3; 3], [1; 3]);
+        if level > 0 {
+            let pooled = vec![Source::plain(builder.pool(shortcut, stride))];
+            let (tensor, pending) = builder.normalized(pooled, width, [1; 3], [1; 3]);
+            let pending = Normalization { slope: 1.0, ..pending };
+            shortcut = Reading { tensor, normalization: Some(pending) };
+        }
+        last = Source::plain(builder.join(main, normalization, Some(shortcut)));
+        skips.push(last);
+    }
+    decoder(&mut builder, &skips, &widths, &strides);
+    builder.finish()
+}
+
 /// Residual blocks as nnU-Net's encoder has them: shortcuts on which a normalisation is pending,
 /// with and without a pool; without affine parameters, without statistics, with other slopes.
 pub(super) fn pending_shortcuts() -> Vec<Arc<Plan>> {

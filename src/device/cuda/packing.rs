@@ -104,7 +104,9 @@ fn pack_mma(sizes: &ConvSizes, width: usize, values: &[f32]) -> Vec<f16> {
     let [planes, rows, columns] = sizes.kernel;
     let taps: Vec<usize> = (0..planes)
         .flat_map(|plane| (0..columns).map(move |column| (plane, column)))
-        .flat_map(|(plane, column)| (0..rows).map(move |row| (plane * rows + row) * columns + column))
+        .flat_map(|(plane, column)| {
+            (0..rows).map(move |row| (plane * rows + row) * columns + column)
+        })
         .collect();
     let mut packed = Vec::new();
     for expanded in 0..sizes.expanded() {

@@ -4,10 +4,10 @@ mod pytorch;
 
 use std::sync::Arc;
 
+use super::Instructions;
 use super::forward::Forward;
 use super::kernels::Kernels;
 use super::memory::BLOCK;
-use super::Instructions;
 use crate::base::Pool;
 use crate::device::networks::{self, Noise, Parameters, parameters};
 use crate::device::reference::{self, Dense};
@@ -79,6 +79,12 @@ fn plain_convolutions_of_every_stride_and_odd_size() {
 #[test]
 fn small_u_nets_with_skips_and_identity_blocks() {
     networks::residual_u_nets().iter().for_each(|plan| check(plan, Noise::next));
+}
+
+#[test]
+fn u_nets_of_nnu_net() {
+    check(&networks::plain_u_net(), Noise::next);
+    check(&networks::residual_encoder_u_net(), Noise::next);
 }
 
 #[test]

@@ -82,7 +82,12 @@ fn error(found: &[f32], expected: &Dense) -> f64 {
 }
 
 /// Compares every tensor with the reference, and a second run, and one in a small arena.
-fn check(plan: &Arc<Plan>, precision: Precision, tolerance: f64, input: impl Fn(&mut Noise) -> f32) {
+fn check(
+    plan: &Arc<Plan>,
+    precision: Precision,
+    tolerance: f64,
+    input: impl Fn(&mut Noise) -> f32,
+) {
     let network = &plan.network;
     let mut noise = Noise(7);
     let mut weights = parameters(network, &mut noise);
@@ -124,6 +129,11 @@ fn plain_convolutions_of_every_stride_and_odd_size() {
 #[test]
 fn small_u_nets_with_skips_and_identity_blocks() {
     check_all(&networks::residual_u_nets(), 3e-3);
+}
+
+#[test]
+fn u_nets_of_nnu_net() {
+    check_all(&[networks::plain_u_net(), networks::residual_encoder_u_net()], 4e-3);
 }
 
 #[test]
