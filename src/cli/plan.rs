@@ -64,6 +64,7 @@ pub fn plan(arguments: &Plan) -> Result<(), Failure> {
     ];
     options.taken_bytes = further.iter().fold(0, |sum, (_, bytes)| sum.saturating_add(*bytes));
     let session_options = run_options::session_options(&arguments.run);
+    let _held = run_options::hold(&arguments.run)?;
     let (estimate, chosen) = session::estimate(&model, &session_options, &subject.view(), &options)
         .map_err(Failure::of(if arguments.volume.is_some() { Exit::Usage } else { Exit::Input }))?;
     let outside_bytes = options.taken_bytes;

@@ -1,8 +1,10 @@
 //! What the session is asked to do, of the arguments and the model.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
+use voxtile::base::Pool;
 use voxtile::device::{self, MemoryPart, Precision};
 use voxtile::formats::tensors::GATHERED_BYTES;
 use voxtile::model::{Blend, Package};
@@ -29,6 +31,14 @@ pub fn session_options(arguments: &RunArguments) -> SessionOptions {
         host_budget_bytes: memory(arguments),
         device_budget_bytes: arguments.gpu_memory,
     }
+}
+
+/// Opens the device, for as long as what is returned lives: a GPU takes a moment to start, and would
+/// again when it is asked for its memory and when the model is loaded.
+pub fn hold(arguments: &RunArguments) -> Result<device::Opened, Failure> {
+    let pool = Pool::new(1).map_err(Failure::of(Exit::Other))?;
+    let precision = arguments.precision.map(Into::into);
+    device::open(arguments.device, precision, Arc::new(pool)).map_err(Failure::of(Exit::Usage))
 }
 
 /// What a run is asked to do, but for the mask of a region.
