@@ -45,11 +45,13 @@ static void begin_thread() {
 void Block::leave(Thread& self) {
     Warp& warp = *self.warp;
     self.operation = "its end";
-    if (warp.arrived != 0) diverged(self, "its end", warp.site);
     warp.alive &= ~(1u << self.lane);
     warp.ready &= ~(1u << self.lane);
     threads_alive--;
-    // A block barrier waits for threads that have not ended.
+    if (warp.arrived != 0) {
+        if (warp.barrier.id == Warp::NO_BARRIER) diverged(self, "its end", warp.site);
+        if (warp.arrived == warp.alive) arrive(warp); // the others waited only for this one
+    }
     if (barriers[0].arrived != 0 && barriers[0].arrived == threads_alive) release(barriers[0]);
     suspend(self);
 }
@@ -58,7 +60,6 @@ void Block::release(Barrier& barrier) {
     barrier.arrived = 0;
     for (size_t w = 0; w < warps.size(); w++) {
         warps[w]->ready |= barrier.waiting[w];
-        if (&barrier == &barriers[0]) warps[w]->at_barrier = 0;
         barrier.waiting[w] = 0;
     }
 }
@@ -154,7 +155,7 @@ void Block::prepare(u64 index, u64 seed) {
         warp.block = this;
         warp.index = w;
         warp.ready = warp.alive = ~0u;
-        warp.arrived = warp.at_barrier = 0;
+        warp.arrived = 0;
         warp.sleeps_until = 0;
         for (u32 lane = 0; lane < 32; lane++) {
             Thread& thread = warp.threads[lane];
@@ -214,57 +215,62 @@ void Block::finish() {
 
 // ---- barriers
 
-void block_barrier(Site site) {
+// A warp arrives as a whole: its lanes meet first.
+static void arrive(u32 id, u32 threads, bool waits, const char* operation, Site site) {
     Thread& self = running();
     Warp& warp = *self.warp;
     Block& block = *warp.block;
     block.may_preempt(self);
-    self.operation = "block_barrier";
+    self.operation = operation;
     self.site = site;
-    if (warp.arrived) diverged(self, self.operation, site);
-    if (warp.at_barrier == 0) warp.barrier_site = site;
-    if (warp.barrier_site.line != site.line) {
-        misuse(site, "lanes of one warp are at different block barriers: another is at line %d", warp.barrier_site.line);
+    self.detail = id;
+    if (warp.arrived == 0) {
+        warp.operation = operation;
+        warp.site = site;
+        warp.barrier = {id, threads, waits};
     }
-    warp.at_barrier |= 1u << self.lane;
-    Barrier& barrier = block.barriers[0];
-    barrier.waiting[warp.index] |= 1u << self.lane;
-    warp.ready &= ~(1u << self.lane);
-    if (++barrier.arrived == block.threads_alive) {
-        block.release(barrier);
+    if (warp.operation != operation || warp.site.line != site.line || warp.barrier.id != id || warp.barrier.threads != threads) {
+        diverged(self, operation, site);
+    }
+    u32 bit = 1u << self.lane;
+    warp.arrived |= bit;
+    warp.ready &= ~bit;
+    if (warp.arrived == warp.alive) block.arrive(warp);
+    if (warp.ready & bit) {
         block.may_preempt(self);
     } else {
         block.suspend(self);
     }
 }
 
-void named_barrier(u32 id, u32 threads, bool waits, Site site) {
-    Thread& self = running();
-    Warp& warp = *self.warp;
-    Block& block = *warp.block;
-    block.may_preempt(self);
-    self.operation = waits ? "named_barrier_wait" : "named_barrier_arrive";
-    self.site = site;
-    self.detail = id;
-    if (id == 0 || id > 15) misuse(site, "a named barrier's id is 1 to 15, not %u", id);
-    if (threads == 0 || threads % 32 || threads > block.launch.kernel->threads) {
-        misuse(site, "barrier %u is for %u threads of a block of %u", id, threads, block.launch.kernel->threads);
-    }
-    Barrier& barrier = block.barriers[id];
+void Block::arrive(Warp& warp) {
+    auto [id, threads, waits] = warp.barrier;
+    Barrier& barrier = barriers[id];
+    u32 lanes = warp.arrived;
+    warp.arrived = 0;
     if (barrier.arrived == 0) barrier.expected = threads;
     if (barrier.expected != threads) {
-        misuse(site, "barrier %u is for %u threads, but others of this round said %u", id, threads, barrier.expected);
+        misuse(warp.site, "barrier %u is for %u threads, but others of this round said %u", id, threads, barrier.expected);
     }
     if (waits) {
-        barrier.waiting[warp.index] |= 1u << self.lane;
-        warp.ready &= ~(1u << self.lane);
+        barrier.waiting[warp.index] = lanes;
+    } else {
+        warp.ready |= lanes;
     }
-    if (++barrier.arrived == threads) {
-        block.release(barrier);
-        block.may_preempt(self);
-    } else if (waits) {
-        block.suspend(self);
+    // The block's own barrier does not wait for threads that have ended; others count whole warps.
+    barrier.arrived += id == 0 ? u32(__builtin_popcount(lanes)) : 32;
+    if (barrier.arrived == (id == 0 ? threads_alive : threads)) release(barrier);
+}
+
+void block_barrier(Site site) { arrive(0, 0, true, "block_barrier", site); }
+
+void named_barrier(u32 id, u32 threads, bool waits, Site site) {
+    const Kernel& kernel = *running().warp->block->launch.kernel;
+    if (id == 0 || id > 15) misuse(site, "a named barrier's id is 1 to 15, not %u", id);
+    if (threads == 0 || threads % 32 || threads > kernel.threads) {
+        misuse(site, "barrier %u is for %u threads of a block of %u", id, threads, kernel.threads);
     }
+    arrive(id, threads, waits, waits ? "named_barrier_wait" : "named_barrier_arrive", site);
 }
 
 // ---- reports
@@ -283,11 +289,12 @@ void Block::report_waiting(const char* headline) {
             const Thread& first = warps[w]->threads[lane];
             u32 end = lane + 1;
             auto same = [&](const Thread& other) {
-                return other.operation == first.operation && other.site.line == first.site.line;
+                return other.operation == first.operation && other.site.line == first.site.line && other.detail == first.detail;
             };
             while (end < 32 && same(warps[w]->threads[end])) end++;
-            fprintf(stderr, "  warp %u lanes %u-%u: %s at %s:%d\n", w, lane, end - 1, first.operation, first.site.file,
-                    first.site.line);
+            fprintf(stderr, "  warp %u lanes %u-%u: %s", w, lane, end - 1, first.operation);
+            if (strncmp(first.operation, "named", 5) == 0) fprintf(stderr, " %u", first.detail);
+            fprintf(stderr, " at %s:%d\n", first.site.file, first.site.line);
             lane = end;
         }
     }

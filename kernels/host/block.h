@@ -45,12 +45,14 @@ struct Warp {
     u32 ready;
     u32 alive;
     u32 arrived;
-    // Lanes that arrived at a block barrier in this round; all must do so at one line.
-    u32 at_barrier;
-    Site barrier_site;
-    // The operation of the warp that lanes arrive at.
+    // The operation of the warp that lanes arrive at, and which barrier if it is one.
     const char* operation;
     Site site;
+    static constexpr u32 NO_BARRIER = ~0u;
+    struct {
+        u32 id, threads;
+        bool waits;
+    } barrier;
     // The scheduler's clock before which an adversarial schedule does not run the warp.
     u64 sleeps_until;
     // What lanes bring to an operation.
@@ -134,6 +136,8 @@ class Block {
         if (adversarial) preempt(self);
     }
     void leave(Thread& self);
+    // All lanes of a warp are at a barrier.
+    void arrive(Warp& warp);
     void release(Barrier& barrier);
     u32 threads_alive;
     const char* stack_base(u32 thread) const { return stacks_.base(thread); }
@@ -167,6 +171,7 @@ template <class Compute> inline void meet(Thread& self, const char* operation, S
     if (warp.arrived == 0) {
         warp.operation = operation;
         warp.site = site;
+        warp.barrier.id = Warp::NO_BARRIER;
     }
     if (warp.operation != operation || warp.site.line != site.line || warp.alive != ~0u) {
         diverged(self, operation, site);
