@@ -80,7 +80,7 @@ Thread* Block::choose(Warp* preferred) {
         return nullptr;
     }
     clock_++;
-    if (!bulk.empty() && asynchrony != Asynchrony::Late && random.one_in(16)) run_bulk(random.next() % bulk.size());
+    if (!bulk.empty() && asynchrony[int(AsyncWork::BulkCopy)] != Asynchrony::Late && random.one_in(256)) run_bulk(random.next() % bulk.size());
     if (random.one_in(2000)) order_ = Order(random.next() % 4);
     Warp* chosen = nullptr;
     if (order_ != Order::Random && preferred->ready && preferred->sleeps_until <= clock_) {
@@ -127,7 +127,7 @@ void Block::suspend(Thread& self) {
 
 void Block::preempt(Thread& self) {
     if (random.one_in(24)) self.warp->sleeps_until = clock_ + random.next() % (random.one_in(4) ? 2000 : 100);
-    if (!random.one_in(4)) return;
+    if (self.warp->sleeps_until <= clock_ && !random.one_in(4)) return;
     Thread* next = choose(order_ == Order::RunAhead || random.one_in(2) ? self.warp : warps[random.next() % (launch.kernel->threads / 32)]);
     if (next && next != &self) switch_to(next, &self.context);
 }
@@ -138,7 +138,9 @@ void Block::prepare(u64 index, u64 seed) {
     adversarial = seed != 0;
     random.state = (seed * 0x9e3779b97f4a7c15u + index * 0xbf58476d1ce4e5b9u) | 1;
     for (int i = 0; i < 4; i++) random.next();
-    asynchrony = adversarial ? Asynchrony(random.next() % 3) : index % 2 ? Asynchrony::Early : Asynchrony::Late;
+    for (Asynchrony& when : asynchrony) {
+        when = adversarial ? Asynchrony(std::min(random.next() % 4, 2u)) : index % 2 ? Asynchrony::Early : Asynchrony::Late;
+    }
     order_ = Order(random.next() % 4);
     clock_ = 0;
     place = {{u32(index % launch.grid[0]), u32(index / launch.grid[0] % launch.grid[1]), u32(index / launch.grid[0] / launch.grid[1])},
@@ -156,7 +158,7 @@ void Block::prepare(u64 index, u64 seed) {
         warp.index = w;
         warp.ready = warp.alive = ~0u;
         warp.arrived = 0;
-        warp.sleeps_until = 0;
+        warp.sleeps_until = adversarial && random.one_in(4) ? random.next() % 3000 : 0;
         for (u32 lane = 0; lane < 32; lane++) {
             Thread& thread = warp.threads[lane];
             u32 i = w * 32 + lane;

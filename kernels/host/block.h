@@ -101,8 +101,9 @@ struct MbarrierWait {
     u32 parity;
 };
 
-// When asynchronous work is done.
+// When asynchronous work is done; each kind has its own way.
 enum class Asynchrony { Late, Early, Random };
+enum class AsyncWork { Copy, BulkCopy, Product };
 // How an adversarial schedule chooses.
 enum class Order { InOrder, Reversed, RunAhead, Random };
 
@@ -122,18 +123,26 @@ class Block {
     std::vector<MbarrierWait> mbarrier_waits;
     Random random;
     bool adversarial;
-    Asynchrony asynchrony;
+    Asynchrony asynchrony[3];
     u8* shared;
     // From `shared` to the guard page.
     size_t shared_padded;
 
     // Whether an asynchronous operation that begins now is done at once.
-    bool at_once() { return asynchrony == Asynchrony::Early || (asynchrony == Asynchrony::Random && random.one_in(2)); }
+    bool at_once(AsyncWork kind) {
+        Asynchrony when = asynchrony[int(kind)];
+        return when == Asynchrony::Early || (when == Asynchrony::Random && random.one_in(2));
+    }
     // The running thread, which is not ready, stops until it is.
     void suspend(Thread& self);
     // An adversarial schedule may let others run.
     void may_preempt(Thread& self) {
         if (adversarial) preempt(self);
+    }
+    // After others can run again: an adversarial schedule often lets them, and for long.
+    void may_yield(Thread& self) {
+        if (adversarial && random.one_in(2)) self.warp->sleeps_until = clock_ + random.next() % 300;
+        may_preempt(self);
     }
     void leave(Thread& self);
     // All lanes of a warp are at a barrier.
