@@ -80,7 +80,7 @@ Thread* Block::choose(Warp* preferred) {
         return nullptr;
     }
     clock_++;
-    if (!bulk.empty() && asynchrony[int(AsyncWork::BulkCopy)] != Asynchrony::Late && random.one_in(256)) run_bulk(random.next() % bulk.size());
+    if (!bulk.empty() && asynchrony[int(AsyncWork::BulkCopy)] != Asynchrony::Late && random.one_in(2000)) run_bulk(random.next() % bulk.size());
     if (random.one_in(2000)) order_ = Order(random.next() % 4);
     Warp* chosen = nullptr;
     if (order_ != Order::Random && preferred->ready && preferred->sleeps_until <= clock_) {
