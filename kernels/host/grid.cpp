@@ -66,6 +66,7 @@ Configuration& configuration() {
         number("VOXTILE_EMULATOR_MEMORY", u64(4) << 30),
         capability_from_environment(),
         u32(number("VOXTILE_EMULATOR_DEVICES", 1)),
+        number("VOXTILE_EMULATOR_FAULT", 0),
     };
     return read;
 }

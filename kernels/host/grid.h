@@ -28,6 +28,9 @@ struct Configuration {
     u32 capability;
     // VOXTILE_EMULATOR_DEVICES: how many devices there are.
     u32 devices;
+    // VOXTILE_EMULATOR_FAULT: the launch, counted from 1, that fails as if it had touched memory that
+    // is not there; 0 for none. Counts down.
+    u64 fault;
 };
 // Read from the environment at first; may be changed between launches.
 Configuration& configuration();
