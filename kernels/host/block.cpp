@@ -64,9 +64,11 @@ void Block::release(Barrier& barrier) {
     }
 }
 
-static u32 nth_lane(u32 lanes, u32 n) {
-    while (n--) lanes &= lanes - 1;
-    return u32(__builtin_ctz(lanes));
+// One of the lanes, beginning at a random one.
+static u32 some_lane(u32 lanes, u32 random) {
+    u32 from = random & 31;
+    u32 turned = lanes >> from | lanes << ((32 - from) & 31);
+    return (u32(__builtin_ctz(turned)) + from) & 31;
 }
 
 // The thread that runs next, or null if all wait.
@@ -80,41 +82,41 @@ Thread* Block::choose(Warp* preferred) {
         return nullptr;
     }
     clock_++;
-    if (!bulk.empty() && asynchrony[int(AsyncWork::BulkCopy)] != Asynchrony::Late && random.one_in(2000)) run_bulk(random.next() % bulk.size());
-    if (random.one_in(2000)) order_ = Order(random.next() % 4);
+    if (clock_ >= next_change_) {
+        order_ = Order(random.below(4));
+        next_change_ = clock_ + random.below(4000);
+        if (!bulk.empty() && asynchrony[int(AsyncWork::BulkCopy)] != Asynchrony::Late) run_bulk(random.below(u32(bulk.size())));
+    }
     Warp* chosen = nullptr;
     if (order_ != Order::Random && preferred->ready && preferred->sleeps_until <= clock_) {
         chosen = preferred;
     } else {
         // The first that is awake from a random one on, or else the one that wakes first.
-        u32 from = order_ == Order::InOrder ? 0 : random.next() % count;
+        u32 w = order_ == Order::InOrder ? 0 : random.below(count);
         for (u32 i = 0; i < count; i++) {
-            u32 w = order_ == Order::Reversed ? (from + count - i) % count : (from + i) % count;
             Warp* warp = warps[w];
-            if (!warp->ready) continue;
-            if (!chosen || (chosen->sleeps_until > clock_ && warp->sleeps_until < chosen->sleeps_until)) chosen = warp;
-            if (chosen->sleeps_until <= clock_) break;
+            if (warp->ready) {
+                if (!chosen || (chosen->sleeps_until > clock_ && warp->sleeps_until < chosen->sleeps_until)) chosen = warp;
+                if (chosen->sleeps_until <= clock_) break;
+            }
+            w = order_ == Order::Reversed ? (w == 0 ? count : w) - 1 : w + 1 == count ? 0 : w + 1;
         }
         if (!chosen) return nullptr;
     }
-    u32 lane;
     switch (order_) {
-    case Order::InOrder: lane = u32(__builtin_ctz(chosen->ready)); break;
-    case Order::Reversed: lane = 31 - u32(__builtin_clz(chosen->ready)); break;
-    default: lane = nth_lane(chosen->ready, random.next() % u32(__builtin_popcount(chosen->ready)));
+    case Order::InOrder: return &chosen->threads[__builtin_ctz(chosen->ready)];
+    case Order::Reversed: return &chosen->threads[31 - __builtin_clz(chosen->ready)];
+    default: return &chosen->threads[some_lane(chosen->ready, random.next())];
     }
-    return &chosen->threads[lane];
 }
 
 void Block::suspend(Thread& self) {
-    if (!adversarial) {
-        // The common case, with few instructions: the next lane of the same warp.
-        u32 ready = self.warp->ready;
-        if (ready) {
-            u32 after = ready & (~0u << self.lane);
-            switch_to(&self.warp->threads[__builtin_ctz(after ? after : ready)], &self.context);
-            return;
-        }
+    // The common case, with few instructions: the next lane of the same warp.
+    u32 ready = self.warp->ready;
+    if (ready && (!adversarial || order_ == Order::InOrder) && self.warp->sleeps_until <= clock_) {
+        u32 after = ready & (~0u << self.lane);
+        switch_to(&self.warp->threads[__builtin_ctz(after ? after : ready)], &self.context);
+        return;
     }
     Thread* next = choose(self.warp);
     if (next == &self) return;
@@ -126,9 +128,10 @@ void Block::suspend(Thread& self) {
 }
 
 void Block::preempt(Thread& self) {
-    if (random.one_in(24)) self.warp->sleeps_until = clock_ + random.next() % (random.one_in(4) ? 2000 : 100);
-    if (self.warp->sleeps_until <= clock_ && !random.one_in(4)) return;
-    Thread* next = choose(order_ == Order::RunAhead || random.one_in(2) ? self.warp : warps[random.next() % (launch.kernel->threads / 32)]);
+    u32 dice = random.next();
+    if (dice % 32 == 0) self.warp->sleeps_until = clock_ + random.below(dice & 96 ? 100 : 2000);
+    if (self.warp->sleeps_until <= clock_ && (dice & 384)) return;
+    Thread* next = choose(order_ == Order::RunAhead || (dice & 512) ? self.warp : warps[random.below(launch.kernel->threads / 32)]);
     if (next && next != &self) switch_to(next, &self.context);
 }
 
@@ -136,13 +139,16 @@ void Block::prepare(u64 index, u64 seed) {
     const Kernel& kernel = *launch.kernel;
     u32 count = kernel.threads / 32;
     adversarial = seed != 0;
-    random.state = (seed * 0x9e3779b97f4a7c15u + index * 0xbf58476d1ce4e5b9u) | 1;
-    for (int i = 0; i < 4; i++) random.next();
+    random = Random(seed + index * 0xd1342543de82ef95u);
+    random.next();
     for (Asynchrony& when : asynchrony) {
-        when = adversarial ? Asynchrony(std::min(random.next() % 4, 2u)) : index % 2 ? Asynchrony::Early : Asynchrony::Late;
+        u32 dice = random.below(8);
+        when = index % 2 ? Asynchrony::Early : Asynchrony::Late;
+        if (adversarial) when = dice < 2 ? Asynchrony::Late : dice < 3 ? Asynchrony::Early : Asynchrony::Random;
     }
-    order_ = Order(random.next() % 4);
+    order_ = Order(random.below(4));
     clock_ = 0;
+    next_change_ = random.below(4000);
     place = {{u32(index % launch.grid[0]), u32(index / launch.grid[0] % launch.grid[1]), u32(index / launch.grid[0] / launch.grid[1])},
              {launch.grid[0], launch.grid[1], launch.grid[2]}};
 
@@ -158,7 +164,7 @@ void Block::prepare(u64 index, u64 seed) {
         warp.index = w;
         warp.ready = warp.alive = ~0u;
         warp.arrived = 0;
-        warp.sleeps_until = adversarial && random.one_in(4) ? random.next() % 3000 : 0;
+        warp.sleeps_until = adversarial && random.one_in(4) ? random.below(3000) : 0;
         for (u32 lane = 0; lane < 32; lane++) {
             Thread& thread = warp.threads[lane];
             u32 i = w * 32 + lane;
@@ -196,7 +202,7 @@ void Block::run(const Launch& what, u64 index, u64 seed) {
         if (next) {
             switch_to(next, &scheduler_);
         } else if (!bulk.empty()) {
-            run_bulk(adversarial ? random.next() % bulk.size() : 0);
+            run_bulk(adversarial ? random.below(u32(bulk.size())) : 0);
         } else {
             report_waiting("deadlock");
         }

@@ -141,7 +141,7 @@ class Block {
     }
     // After others can run again: an adversarial schedule often lets them, and for long.
     void may_yield(Thread& self) {
-        if (adversarial && random.one_in(2)) self.warp->sleeps_until = clock_ + random.next() % 300;
+        if (adversarial && random.one_in(2)) self.warp->sleeps_until = clock_ + random.below(300);
         may_preempt(self);
     }
     void leave(Thread& self);
@@ -164,6 +164,8 @@ class Block {
     FiberContext scheduler_;
     Order order_;
     u64 clock_;
+    // When the order changes.
+    u64 next_change_;
     u32 next_warp_;
     u8* shared_mapping_;
 };

@@ -179,8 +179,7 @@ void run_grid(const Launch& launch) {
     }
     u64 seed = configuration().seed;
     if (seed != 0) { // another schedule for each launch, the same in each run of the process
-        u64 mixed = (seed + ++launches) * 0x9e3779b97f4a7c15u;
-        seed = (mixed ^ mixed >> 32) | 1;
+        seed = Random(seed + (++launches << 32)).state;
     }
     pool->run(launch, seed);
 }

@@ -246,6 +246,7 @@ TEST(streams_wait_for_events_only) {
             OK(cuMemcpyDtoDAsync_v2(memory + 4, memory, 4, other));
             OK(cuMemsetD32Async(memory + 4, 7, 1, waits ? other : application.stream));
             OK(cuEventRecord(later, other));
+            if (!waits) OK(cuCtxSynchronize());
             while (Result result = cuEventQuery(later)) CHECK(result == 600);
             OK(cuCtxSynchronize());
             float milliseconds = -1;
