@@ -221,7 +221,7 @@ def build_and_run(kernels, objects, test):
             timeout=SECONDS,
         )
     except subprocess.TimeoutExpired:
-        return True, False, "it never ends"
+        return True, False, f"stopped after {SECONDS} s"
     return f"== {test}" in run.stdout, run.returncode == 0, run.stdout
 
 
@@ -247,8 +247,9 @@ def plant(bug, scratch, objects):
         return False, "it does not compile:\n" + said[-2000:]
     if passed:
         return False, f"the tests of {test} pass"
-    lines = [line for line in said.splitlines() if not re.match(r"==|ok |FAILED|\s*$", line)]
-    return True, (lines[0].strip()[:100] if lines else f"the tests of {test} fail")
+    said = said.replace(f"{folder}/", "").split(f"== {test}\n")[-1]
+    lines = [line for line in said.splitlines() if not re.match(r"ok |FAILED|\s*$", line)]
+    return True, (lines[0].strip()[:110] if lines else f"the tests of {test} fail")
 
 
 def main():
