@@ -43,7 +43,7 @@ class Layer:
     """One operation of the network."""
 
     name: str
-    kind: str  # "conv", "join"
+    kind: str  # "conv", "join", "gather", "blend"
     sources: list
     channels: int
     shape: tuple  # of the output
@@ -68,7 +68,12 @@ class Layer:
 
     @property
     def bytes(self):
-        """Of device memory: each tensor once, in half precision."""
+        """Of device memory: each tensor once, in half precision; volume and mosaic in single."""
+        if self.kind == "gather":
+            return self.voxels * self.channels * (4 + 2)
+        if self.kind == "blend":
+            # Features; sums, read and written; window; sums of weights, read and written.
+            return self.voxels * (padded(self.channels) * (2 + 8) + 4 + 8)
         total = 0
         for source in self.sources:
             read = padded(source.channels) * math.prod(source.shape)
@@ -95,7 +100,7 @@ def layers(size):
     shapes = [PATCH]
     for stride in STRIDES:
         shapes.append(tuple(extent // s for extent, s in zip(shapes[-1], stride)))
-    result = []
+    result = [Layer("gather", "gather", [], 1, PATCH)]
 
     def stage(name, sources, width, shape, stride):
         main = Source(width, shape)
@@ -127,7 +132,7 @@ def layers(size):
         raised = Source(width, last.shape, STRIDES[level])
         name = f"conv_blocks_localization.{up}"
         last = stage(name, [raised, skips[level]], width, shapes[level], (1, 1, 1))
-    return result
+    return [*result, Layer("blend", "blend", [last], channels[0], PATCH)]
 
 
 # ---- how the layers are cut into blocks, as src/device/cuda/tiles.rs does
@@ -137,7 +142,7 @@ LINES, COLUMNS, WARP_LINES, STAGES = 32, 8, 8, 3
 PRODUCTS_PER_CYCLE, STRINGS_PER_CYCLE, CACHE_BYTES_PER_CYCLE = 1024, 2, 24
 LAUNCH_CYCLES = 4000
 LARGEST_SHARED_BYTES = 99 << 10
-RESIDENT = {16: 4, 32: 4, 48: 2, 64: 2}
+RESIDENT = {16: 4, 32: 3, 48: 2, 64: 2}
 
 
 @dataclass
@@ -344,10 +349,11 @@ def table(size):
                 f"| {launch.splits} | {math.prod(launch.grid)} | {launch.shared_bytes / 1024:.0f}"
             )
         else:
-            how = "`join_half` | | | |"
+            how = f"`{layer.kind}_half` | | | |"
         voxels = " × ".join(map(str, layer.shape))
+        inputs = layer.inputs or layer.channels
         lines.append(
-            f"| {layer.name} | {layer.inputs} → {layer.channels} | {voxels} | {how} "
+            f"| {layer.name} | {inputs} → {layer.channels} | {voxels} | {how} "
             f"| {layer.operations / 1e9:.2f} | {layer.bytes / 1e6:.1f} | {row.bound * 1e6:.1f} "
             f"| {row.expected * 1e6:.1f} | {row.by} |"
         )
