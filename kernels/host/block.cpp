@@ -28,15 +28,16 @@ Block::~Block() {
     munmap(shared_mapping_, shared_capacity() + 2 * PAGE);
 }
 
-void Block::switch_to(Thread* next, FiberContext* save) {
+void Block::switch_to(Thread* next, FiberContext& from) {
     current = next;
-    voxtile_emulator_switch(save, next->context);
+    switch_fiber(from, next->context);
 }
 
 // A fiber's first function.
 static void begin_thread() {
     Thread& self = running();
     Block& block = *self.warp->block;
+    block.begins();
     block.launch.kernel->run(block.launch.parameters);
     block.leave(self);
     abort(); // nobody continues a thread that has ended
@@ -115,15 +116,15 @@ void Block::suspend(Thread& self) {
     u32 ready = self.warp->ready;
     if (ready && (!adversarial || order_ == Order::InOrder) && self.warp->sleeps_until <= clock_) {
         u32 after = ready & (~0u << self.lane);
-        switch_to(&self.warp->threads[__builtin_ctz(after ? after : ready)], &self.context);
+        switch_to(&self.warp->threads[__builtin_ctz(after ? after : ready)], self.context);
         return;
     }
     Thread* next = choose(self.warp);
     if (next == &self) return;
     if (next) {
-        switch_to(next, &self.context);
+        switch_to(next, self.context);
     } else {
-        voxtile_emulator_switch(&self.context, scheduler_);
+        switch_fiber(self.context, scheduler_);
     }
 }
 
@@ -132,7 +133,7 @@ void Block::preempt(Thread& self) {
     if (dice % 32 == 0) self.warp->sleeps_until = clock_ + random.below(dice & 96 ? 100 : 2000);
     if (self.warp->sleeps_until <= clock_ && (dice & 384)) return;
     Thread* next = choose(order_ == Order::RunAhead || (dice & 512) ? self.warp : warps[random.below(launch.kernel->threads / 32)]);
-    if (next && next != &self) switch_to(next, &self.context);
+    if (next && next != &self) switch_to(next, self.context);
 }
 
 void Block::prepare(u64 index, u64 seed) {
@@ -178,11 +179,10 @@ void Block::prepare(u64 index, u64 seed) {
             thread.copies.clear();
             thread.groups.clear();
             thread.copies_done = thread.groups_done = 0;
-            // What a kernel forgot to initialise is NaN.
-            if (adversarial) memset(stacks_.top(i) - 8192, 0xff, 8192);
-            thread.context = make_fiber(stacks_.base(i), stacks_.top(i), begin_thread);
+            thread.context = make_fiber(stacks_.base(i), stacks_.top(i), begin_thread, adversarial);
         }
     }
+    scheduler_ = FiberContext{};
     threads_alive = kernel.threads;
     for (Barrier& barrier : barriers) {
         barrier.arrived = barrier.expected = 0;
@@ -200,7 +200,7 @@ void Block::run(const Launch& what, u64 index, u64 seed) {
     while (threads_alive > 0) {
         Thread* next = choose(preferred);
         if (next) {
-            switch_to(next, &scheduler_);
+            switch_to(next, scheduler_);
         } else if (!bulk.empty()) {
             run_bulk(adversarial ? random.below(u32(bulk.size())) : 0);
         } else {

@@ -144,6 +144,13 @@ class Block {
         if (adversarial && random.one_in(2)) self.warp->sleeps_until = clock_ + random.below(300);
         may_preempt(self);
     }
+    // A thread begins and ends.
+    void begins() {
+        FiberContext before{};
+        fiber_begins(before);
+        // The first thread of all comes from the scheduler.
+        if (!scheduler_.stack) scheduler_.stack = before.stack, scheduler_.stack_bytes = before.stack_bytes;
+    }
     void leave(Thread& self);
     // All lanes of a warp are at a barrier.
     void arrive(Warp& warp);
@@ -158,7 +165,7 @@ class Block {
     Thread* choose(Warp* preferred);
     void prepare(u64 index, u64 seed);
     void finish();
-    void switch_to(Thread* next, FiberContext* save);
+    void switch_to(Thread* next, FiberContext& from);
 
     Stacks stacks_;
     FiberContext scheduler_;
