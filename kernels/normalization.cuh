@@ -28,30 +28,25 @@ KERNEL(coefficients, COEFFICIENTS_THREADS, 1, Coefficients) {
     SHARED(shared);
     double* scratch = (double*)shared;
     const int channel = block_index_x(), thread = thread_index();
-    double mean = 0, deviation = 1;
-    if (p.partials) {
-        const Partial* partials = p.partials + (i64)channel * p.tiles;
-        double count = 0, sum = 0;
-        for (int tile = thread; tile < p.tiles; tile += COEFFICIENTS_THREADS) {
-            const double n = partials[tile].count;
-            count += n;
-            sum += n * partials[tile].mean;
-        }
-        count = sum_of_block(count, scratch);
-        mean = sum_of_block(sum, scratch) / count;
-        double squares = 0;
-        for (int tile = thread; tile < p.tiles; tile += COEFFICIENTS_THREADS) {
-            const double delta = partials[tile].mean - mean;
-            squares += partials[tile].deviations + partials[tile].count * delta * delta;
-        }
-        squares = sum_of_block(squares, scratch);
-        deviation = sqrt(squares / count + p.epsilon);
+    const Partial* partials = p.partials + (i64)channel * p.tiles;
+    double count = 0, mean = 0, squares = 0;
+    for (int tile = thread; tile < p.tiles; tile += COEFFICIENTS_THREADS) {
+        const double n = partials[tile].count;
+        count += n;
+        mean += n * partials[tile].mean;
     }
+    count = sum_of_block(count, scratch);
+    mean = sum_of_block(mean, scratch) / count;
+    for (int tile = thread; tile < p.tiles; tile += COEFFICIENTS_THREADS) {
+        const double delta = partials[tile].mean - mean;
+        squares += partials[tile].deviations + partials[tile].count * delta * delta;
+    }
+    squares = sum_of_block(squares, scratch);
     if (thread == 0) {
         const bool inside = channel < p.channels;
         const double scale = !inside ? 0 : p.scale ? p.scale[channel] : 1;
         const double shift = !inside || !p.shift ? 0 : p.shift[channel];
-        const double factor = scale / deviation;
+        const double factor = scale / sqrt(squares / count + p.epsilon);
         p.coefficients[channel] = (float)factor;
         p.coefficients[p.padded_channels + channel] = (float)(shift - mean * factor);
     }

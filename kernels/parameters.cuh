@@ -115,8 +115,7 @@ struct Convolution {
 // Partial statistics of a tensor become the coefficients of its normalisation (Chan, Golub and
 // LeVeque 1983, section 3), summed in a fixed order. Grid: (padded channels, 1, 1).
 struct Coefficients {
-    // [padded channels][tiles]; null means that mean and variance are 0 and 1, and epsilon is not
-    // added.
+    // [padded channels][tiles]
     const Partial* partials;
     // [channels]; null means ones and zeros.
     const float* scale;

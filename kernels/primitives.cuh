@@ -15,6 +15,8 @@
 //               to_float(half)
 //               pack_half2(low, high)            u32, saturates likewise; low in the low 16 bits
 //               unpack_half2(u32)                float2 {low, high}
+//               multiply_half2(u32, u32) maximum_half2(u32, u32)   of each half, rounded to nearest even;
+//               the maximum of a number and NaN is the number
 //   Math        fmaf fminf fmaxf fabsf floorf ceilf rintf sqrtf rsqrtf expf, min max of equal types,
 //               and those of double without the f; clamp(value, low, high)
 //   Block       block_barrier()
@@ -128,6 +130,17 @@ DEVICE float to_float(half value) {
 }
 DEVICE float2 unpack_half2(u32 pair) {
     return float2{to_float(half{(u16)pair}), to_float(half{(u16)(pair >> 16)})};
+}
+
+DEVICE u32 multiply_half2(u32 a, u32 b) {
+    u32 result;
+    asm("mul.rn.f16x2 %0, %1, %2;" : "=r"(result) : "r"(a), "r"(b));
+    return result;
+}
+DEVICE u32 maximum_half2(u32 a, u32 b) {
+    u32 result;
+    asm("max.f16x2 %0, %1, %2;" : "=r"(result) : "r"(a), "r"(b));
+    return result;
 }
 
 template <class T> DEVICE T clamp(T value, T low, T high) {

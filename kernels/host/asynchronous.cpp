@@ -31,7 +31,7 @@ void copy_async(void* to, const void* from, u32 bytes, bool inside, Site site) {
     check_alignment(to, bytes, site);
     if (inside) check_alignment(from, bytes, site);
     PendingCopy copy{check_shared(block, to, bytes, site), static_cast<const u8*>(from), bytes, inside, false};
-    if (block.at_once()) complete(copy);
+    if (block.at_once(AsyncWork::Copy)) complete(copy);
     if (!copy.done) self.copies.push_back(copy);
 }
 
@@ -126,7 +126,7 @@ void mbarrier_arrive(u64* pointer, u32 expected_bytes, Site site) {
     barrier.bytes = barrier.bytes + expected_bytes;
     barrier.pending = barrier.pending - 1;
     end_phase(block, barrier);
-    block.may_preempt(self);
+    block.may_yield(self);
 }
 
 void mbarrier_wait(u64* pointer, u32 parity, Site site) {
@@ -155,7 +155,7 @@ void copy_bulk(void* to, const void* from, u32 bytes, u64* barrier, Site site) {
     if (bytes % 16) misuse(site, "a bulk copy of %u bytes, not a multiple of 16", bytes);
     mbarrier_at(barrier, site);
     block.bulk.push_back({check_shared(block, to, bytes, site), static_cast<const u8*>(from), bytes, barrier, site});
-    if (block.at_once()) block.run_bulk(block.bulk.size() - 1);
+    if (block.at_once(AsyncWork::BulkCopy)) block.run_bulk(block.bulk.size() - 1);
 }
 
 void Block::run_bulk(size_t index) {
@@ -169,6 +169,16 @@ void Block::run_bulk(size_t index) {
 }
 
 // ---- wgmma
+
+// As on devices, the driver keeps the first bytes of shared memory.
+static constexpr u32 FIRST_SHARED_ADDRESS = 1024;
+
+u32 shared_address(const void* pointer) {
+    ptrdiff_t offset = static_cast<const u8*>(pointer) - current->shared;
+    u32 bytes = running().warp->block->launch.shared_bytes;
+    if (offset < 0 || offset > ptrdiff_t(bytes)) misuse({"", 0}, "byte %td of %u bytes of shared memory", offset, bytes);
+    return FIRST_SHARED_ADDRESS + u32(offset);
+}
 
 // All 128 threads of a warpgroup meet; the last one computes.
 template <class Compute> static void meet_warpgroup(Thread& self, const char* operation, Site site, Compute compute) {
@@ -207,7 +217,7 @@ static float element(Block& block, u64 descriptor, u32 row, u32 k, Site site) {
         stride = u32(descriptor >> 32 & 0x3fff) << 4;
     u32 at = start + row / 8 * stride + row % 8 * 16 + k / 8 * leading + k % 8 * 2;
     u16 bits;
-    memcpy(&bits, check_shared(block, block.shared + at, 2, site), 2);
+    memcpy(&bits, check_shared(block, block.shared + (at - ptrdiff_t(FIRST_SHARED_ADDRESS)), 2, site), 2);
     return half_value(bits);
 }
 
@@ -250,7 +260,7 @@ void warpgroup_multiply_accumulate(float* d, u32 n, u64 a, u64 b, Site site) {
     group.next.d[self.index % 128] = d;
     meet_warpgroup(self, "warpgroup_multiply_accumulate", site, [&block, site](Warpgroup& all) {
         bool idle = all.open.empty() && all.committed.empty(); // products of one group stay in order
-        if (idle && block.at_once()) {
+        if (idle && block.at_once(AsyncWork::Product)) {
             compute(block, all.next, site);
         } else {
             all.open.push_back(all.next);

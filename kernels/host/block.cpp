@@ -28,15 +28,16 @@ Block::~Block() {
     munmap(shared_mapping_, shared_capacity() + 2 * PAGE);
 }
 
-void Block::switch_to(Thread* next, FiberContext* save) {
+void Block::switch_to(Thread* next, FiberContext& from) {
     current = next;
-    voxtile_emulator_switch(save, next->context);
+    switch_fiber(from, next->context);
 }
 
 // A fiber's first function.
 static void begin_thread() {
     Thread& self = running();
     Block& block = *self.warp->block;
+    block.begins();
     block.launch.kernel->run(block.launch.parameters);
     block.leave(self);
     abort(); // nobody continues a thread that has ended
@@ -45,11 +46,13 @@ static void begin_thread() {
 void Block::leave(Thread& self) {
     Warp& warp = *self.warp;
     self.operation = "its end";
-    if (warp.arrived != 0) diverged(self, "its end", warp.site);
     warp.alive &= ~(1u << self.lane);
     warp.ready &= ~(1u << self.lane);
     threads_alive--;
-    // A block barrier waits for threads that have not ended.
+    if (warp.arrived != 0) {
+        if (warp.barrier.id == Warp::NO_BARRIER) diverged(self, "its end", warp.site);
+        if (warp.arrived == warp.alive) arrive(warp); // the others waited only for this one
+    }
     if (barriers[0].arrived != 0 && barriers[0].arrived == threads_alive) release(barriers[0]);
     suspend(self);
 }
@@ -58,14 +61,15 @@ void Block::release(Barrier& barrier) {
     barrier.arrived = 0;
     for (size_t w = 0; w < warps.size(); w++) {
         warps[w]->ready |= barrier.waiting[w];
-        if (&barrier == &barriers[0]) warps[w]->at_barrier = 0;
         barrier.waiting[w] = 0;
     }
 }
 
-static u32 nth_lane(u32 lanes, u32 n) {
-    while (n--) lanes &= lanes - 1;
-    return u32(__builtin_ctz(lanes));
+// One of the lanes, beginning at a random one.
+static u32 some_lane(u32 lanes, u32 random) {
+    u32 from = random & 31;
+    u32 turned = lanes >> from | lanes << ((32 - from) & 31);
+    return (u32(__builtin_ctz(turned)) + from) & 31;
 }
 
 // The thread that runs next, or null if all wait.
@@ -79,67 +83,73 @@ Thread* Block::choose(Warp* preferred) {
         return nullptr;
     }
     clock_++;
-    if (!bulk.empty() && asynchrony != Asynchrony::Late && random.one_in(16)) run_bulk(random.next() % bulk.size());
-    if (random.one_in(2000)) order_ = Order(random.next() % 4);
+    if (clock_ >= next_change_) {
+        order_ = Order(random.below(4));
+        next_change_ = clock_ + random.below(4000);
+        if (!bulk.empty() && asynchrony[int(AsyncWork::BulkCopy)] != Asynchrony::Late) run_bulk(random.below(u32(bulk.size())));
+    }
     Warp* chosen = nullptr;
     if (order_ != Order::Random && preferred->ready && preferred->sleeps_until <= clock_) {
         chosen = preferred;
     } else {
         // The first that is awake from a random one on, or else the one that wakes first.
-        u32 from = order_ == Order::InOrder ? 0 : random.next() % count;
+        u32 w = order_ == Order::InOrder ? 0 : random.below(count);
         for (u32 i = 0; i < count; i++) {
-            u32 w = order_ == Order::Reversed ? (from + count - i) % count : (from + i) % count;
             Warp* warp = warps[w];
-            if (!warp->ready) continue;
-            if (!chosen || (chosen->sleeps_until > clock_ && warp->sleeps_until < chosen->sleeps_until)) chosen = warp;
-            if (chosen->sleeps_until <= clock_) break;
+            if (warp->ready) {
+                if (!chosen || (chosen->sleeps_until > clock_ && warp->sleeps_until < chosen->sleeps_until)) chosen = warp;
+                if (chosen->sleeps_until <= clock_) break;
+            }
+            w = order_ == Order::Reversed ? (w == 0 ? count : w) - 1 : w + 1 == count ? 0 : w + 1;
         }
         if (!chosen) return nullptr;
     }
-    u32 lane;
     switch (order_) {
-    case Order::InOrder: lane = u32(__builtin_ctz(chosen->ready)); break;
-    case Order::Reversed: lane = 31 - u32(__builtin_clz(chosen->ready)); break;
-    default: lane = nth_lane(chosen->ready, random.next() % u32(__builtin_popcount(chosen->ready)));
+    case Order::InOrder: return &chosen->threads[__builtin_ctz(chosen->ready)];
+    case Order::Reversed: return &chosen->threads[31 - __builtin_clz(chosen->ready)];
+    default: return &chosen->threads[some_lane(chosen->ready, random.next())];
     }
-    return &chosen->threads[lane];
 }
 
 void Block::suspend(Thread& self) {
-    if (!adversarial) {
-        // The common case, with few instructions: the next lane of the same warp.
-        u32 ready = self.warp->ready;
-        if (ready) {
-            u32 after = ready & (~0u << self.lane);
-            switch_to(&self.warp->threads[__builtin_ctz(after ? after : ready)], &self.context);
-            return;
-        }
+    // The common case, with few instructions: the next lane of the same warp.
+    u32 ready = self.warp->ready;
+    if (ready && (!adversarial || order_ == Order::InOrder) && self.warp->sleeps_until <= clock_) {
+        u32 after = ready & (~0u << self.lane);
+        switch_to(&self.warp->threads[__builtin_ctz(after ? after : ready)], self.context);
+        return;
     }
     Thread* next = choose(self.warp);
     if (next == &self) return;
     if (next) {
-        switch_to(next, &self.context);
+        switch_to(next, self.context);
     } else {
-        voxtile_emulator_switch(&self.context, scheduler_);
+        switch_fiber(self.context, scheduler_);
     }
 }
 
 void Block::preempt(Thread& self) {
-    if (random.one_in(24)) self.warp->sleeps_until = clock_ + random.next() % (random.one_in(4) ? 2000 : 100);
-    if (!random.one_in(4)) return;
-    Thread* next = choose(order_ == Order::RunAhead || random.one_in(2) ? self.warp : warps[random.next() % (launch.kernel->threads / 32)]);
-    if (next && next != &self) switch_to(next, &self.context);
+    u32 dice = random.next();
+    if (dice % 32 == 0) self.warp->sleeps_until = clock_ + random.below(dice & 96 ? 100 : 2000);
+    if (self.warp->sleeps_until <= clock_ && (dice & 384)) return;
+    Thread* next = choose(order_ == Order::RunAhead || (dice & 512) ? self.warp : warps[random.below(launch.kernel->threads / 32)]);
+    if (next && next != &self) switch_to(next, self.context);
 }
 
 void Block::prepare(u64 index, u64 seed) {
     const Kernel& kernel = *launch.kernel;
     u32 count = kernel.threads / 32;
     adversarial = seed != 0;
-    random.state = (seed * 0x9e3779b97f4a7c15u + index * 0xbf58476d1ce4e5b9u) | 1;
-    for (int i = 0; i < 4; i++) random.next();
-    asynchrony = adversarial ? Asynchrony(random.next() % 3) : index % 2 ? Asynchrony::Early : Asynchrony::Late;
-    order_ = Order(random.next() % 4);
+    random = Random(seed + index * 0xd1342543de82ef95u);
+    random.next();
+    for (Asynchrony& when : asynchrony) {
+        u32 dice = random.below(8);
+        when = index % 2 ? Asynchrony::Early : Asynchrony::Late;
+        if (adversarial) when = dice < 2 ? Asynchrony::Late : dice < 3 ? Asynchrony::Early : Asynchrony::Random;
+    }
+    order_ = Order(random.below(4));
     clock_ = 0;
+    next_change_ = random.below(4000);
     place = {{u32(index % launch.grid[0]), u32(index / launch.grid[0] % launch.grid[1]), u32(index / launch.grid[0] / launch.grid[1])},
              {launch.grid[0], launch.grid[1], launch.grid[2]}};
 
@@ -154,8 +164,8 @@ void Block::prepare(u64 index, u64 seed) {
         warp.block = this;
         warp.index = w;
         warp.ready = warp.alive = ~0u;
-        warp.arrived = warp.at_barrier = 0;
-        warp.sleeps_until = 0;
+        warp.arrived = 0;
+        warp.sleeps_until = adversarial && random.one_in(4) ? random.below(3000) : 0;
         for (u32 lane = 0; lane < 32; lane++) {
             Thread& thread = warp.threads[lane];
             u32 i = w * 32 + lane;
@@ -169,11 +179,10 @@ void Block::prepare(u64 index, u64 seed) {
             thread.copies.clear();
             thread.groups.clear();
             thread.copies_done = thread.groups_done = 0;
-            // What a kernel forgot to initialise is NaN.
-            if (adversarial) memset(stacks_.top(i) - 8192, 0xff, 8192);
-            thread.context = make_fiber(stacks_.base(i), stacks_.top(i), begin_thread);
+            thread.context = make_fiber(stacks_.base(i), stacks_.top(i), begin_thread, adversarial);
         }
     }
+    scheduler_ = FiberContext{};
     threads_alive = kernel.threads;
     for (Barrier& barrier : barriers) {
         barrier.arrived = barrier.expected = 0;
@@ -191,9 +200,9 @@ void Block::run(const Launch& what, u64 index, u64 seed) {
     while (threads_alive > 0) {
         Thread* next = choose(preferred);
         if (next) {
-            switch_to(next, &scheduler_);
+            switch_to(next, scheduler_);
         } else if (!bulk.empty()) {
-            run_bulk(adversarial ? random.next() % bulk.size() : 0);
+            run_bulk(adversarial ? random.below(u32(bulk.size())) : 0);
         } else {
             report_waiting("deadlock");
         }
@@ -214,57 +223,62 @@ void Block::finish() {
 
 // ---- barriers
 
-void block_barrier(Site site) {
+// A warp arrives as a whole: its lanes meet first.
+static void arrive(u32 id, u32 threads, bool waits, const char* operation, Site site) {
     Thread& self = running();
     Warp& warp = *self.warp;
     Block& block = *warp.block;
     block.may_preempt(self);
-    self.operation = "block_barrier";
+    self.operation = operation;
     self.site = site;
-    if (warp.arrived) diverged(self, self.operation, site);
-    if (warp.at_barrier == 0) warp.barrier_site = site;
-    if (warp.barrier_site.line != site.line) {
-        misuse(site, "lanes of one warp are at different block barriers: another is at line %d", warp.barrier_site.line);
+    self.detail = id;
+    if (warp.arrived == 0) {
+        warp.operation = operation;
+        warp.site = site;
+        warp.barrier = {id, threads, waits};
     }
-    warp.at_barrier |= 1u << self.lane;
-    Barrier& barrier = block.barriers[0];
-    barrier.waiting[warp.index] |= 1u << self.lane;
-    warp.ready &= ~(1u << self.lane);
-    if (++barrier.arrived == block.threads_alive) {
-        block.release(barrier);
+    if (warp.operation != operation || warp.site.line != site.line || warp.barrier.id != id || warp.barrier.threads != threads) {
+        diverged(self, operation, site);
+    }
+    u32 bit = 1u << self.lane;
+    warp.arrived |= bit;
+    warp.ready &= ~bit;
+    if (warp.arrived == warp.alive) block.arrive(warp);
+    if (warp.ready & bit) {
         block.may_preempt(self);
     } else {
         block.suspend(self);
     }
 }
 
-void named_barrier(u32 id, u32 threads, bool waits, Site site) {
-    Thread& self = running();
-    Warp& warp = *self.warp;
-    Block& block = *warp.block;
-    block.may_preempt(self);
-    self.operation = waits ? "named_barrier_wait" : "named_barrier_arrive";
-    self.site = site;
-    self.detail = id;
-    if (id == 0 || id > 15) misuse(site, "a named barrier's id is 1 to 15, not %u", id);
-    if (threads == 0 || threads % 32 || threads > block.launch.kernel->threads) {
-        misuse(site, "barrier %u is for %u threads of a block of %u", id, threads, block.launch.kernel->threads);
-    }
-    Barrier& barrier = block.barriers[id];
+void Block::arrive(Warp& warp) {
+    auto [id, threads, waits] = warp.barrier;
+    Barrier& barrier = barriers[id];
+    u32 lanes = warp.arrived;
+    warp.arrived = 0;
     if (barrier.arrived == 0) barrier.expected = threads;
     if (barrier.expected != threads) {
-        misuse(site, "barrier %u is for %u threads, but others of this round said %u", id, threads, barrier.expected);
+        misuse(warp.site, "barrier %u is for %u threads, but others of this round said %u", id, threads, barrier.expected);
     }
     if (waits) {
-        barrier.waiting[warp.index] |= 1u << self.lane;
-        warp.ready &= ~(1u << self.lane);
+        barrier.waiting[warp.index] = lanes;
+    } else {
+        warp.ready |= lanes;
     }
-    if (++barrier.arrived == threads) {
-        block.release(barrier);
-        block.may_preempt(self);
-    } else if (waits) {
-        block.suspend(self);
+    // The block's own barrier does not wait for threads that have ended; others count whole warps.
+    barrier.arrived += id == 0 ? u32(__builtin_popcount(lanes)) : 32;
+    if (barrier.arrived == (id == 0 ? threads_alive : threads)) release(barrier);
+}
+
+void block_barrier(Site site) { arrive(0, 0, true, "block_barrier", site); }
+
+void named_barrier(u32 id, u32 threads, bool waits, Site site) {
+    const Kernel& kernel = *running().warp->block->launch.kernel;
+    if (id == 0 || id > 15) misuse(site, "a named barrier's id is 1 to 15, not %u", id);
+    if (threads == 0 || threads % 32 || threads > kernel.threads) {
+        misuse(site, "barrier %u is for %u threads of a block of %u", id, threads, kernel.threads);
     }
+    arrive(id, threads, waits, waits ? "named_barrier_wait" : "named_barrier_arrive", site);
 }
 
 // ---- reports
@@ -283,11 +297,12 @@ void Block::report_waiting(const char* headline) {
             const Thread& first = warps[w]->threads[lane];
             u32 end = lane + 1;
             auto same = [&](const Thread& other) {
-                return other.operation == first.operation && other.site.line == first.site.line;
+                return other.operation == first.operation && other.site.line == first.site.line && other.detail == first.detail;
             };
             while (end < 32 && same(warps[w]->threads[end])) end++;
-            fprintf(stderr, "  warp %u lanes %u-%u: %s at %s:%d\n", w, lane, end - 1, first.operation, first.site.file,
-                    first.site.line);
+            fprintf(stderr, "  warp %u lanes %u-%u: %s", w, lane, end - 1, first.operation);
+            if (strncmp(first.operation, "named", 5) == 0) fprintf(stderr, " %u", first.detail);
+            fprintf(stderr, " at %s:%d\n", first.site.file, first.site.line);
             lane = end;
         }
     }

@@ -45,12 +45,14 @@ struct Warp {
     u32 ready;
     u32 alive;
     u32 arrived;
-    // Lanes that arrived at a block barrier in this round; all must do so at one line.
-    u32 at_barrier;
-    Site barrier_site;
-    // The operation of the warp that lanes arrive at.
+    // The operation of the warp that lanes arrive at, and which barrier if it is one.
     const char* operation;
     Site site;
+    static constexpr u32 NO_BARRIER = ~0u;
+    struct {
+        u32 id, threads;
+        bool waits;
+    } barrier;
     // The scheduler's clock before which an adversarial schedule does not run the warp.
     u64 sleeps_until;
     // What lanes bring to an operation.
@@ -99,8 +101,9 @@ struct MbarrierWait {
     u32 parity;
 };
 
-// When asynchronous work is done.
+// When asynchronous work is done; each kind has its own way.
 enum class Asynchrony { Late, Early, Random };
+enum class AsyncWork { Copy, BulkCopy, Product };
 // How an adversarial schedule chooses.
 enum class Order { InOrder, Reversed, RunAhead, Random };
 
@@ -120,20 +123,37 @@ class Block {
     std::vector<MbarrierWait> mbarrier_waits;
     Random random;
     bool adversarial;
-    Asynchrony asynchrony;
+    Asynchrony asynchrony[3];
     u8* shared;
     // From `shared` to the guard page.
     size_t shared_padded;
 
     // Whether an asynchronous operation that begins now is done at once.
-    bool at_once() { return asynchrony == Asynchrony::Early || (asynchrony == Asynchrony::Random && random.one_in(2)); }
+    bool at_once(AsyncWork kind) {
+        Asynchrony when = asynchrony[int(kind)];
+        return when == Asynchrony::Early || (when == Asynchrony::Random && random.one_in(2));
+    }
     // The running thread, which is not ready, stops until it is.
     void suspend(Thread& self);
     // An adversarial schedule may let others run.
     void may_preempt(Thread& self) {
         if (adversarial) preempt(self);
     }
+    // After others can run again: an adversarial schedule often lets them, and for long.
+    void may_yield(Thread& self) {
+        if (adversarial && random.one_in(2)) self.warp->sleeps_until = clock_ + random.below(300);
+        may_preempt(self);
+    }
+    // A thread begins and ends.
+    void begins() {
+        FiberContext before{};
+        fiber_begins(before);
+        // The first thread of all comes from the scheduler.
+        if (!scheduler_.stack) scheduler_.stack = before.stack, scheduler_.stack_bytes = before.stack_bytes;
+    }
     void leave(Thread& self);
+    // All lanes of a warp are at a barrier.
+    void arrive(Warp& warp);
     void release(Barrier& barrier);
     u32 threads_alive;
     const char* stack_base(u32 thread) const { return stacks_.base(thread); }
@@ -145,12 +165,14 @@ class Block {
     Thread* choose(Warp* preferred);
     void prepare(u64 index, u64 seed);
     void finish();
-    void switch_to(Thread* next, FiberContext* save);
+    void switch_to(Thread* next, FiberContext& from);
 
     Stacks stacks_;
     FiberContext scheduler_;
     Order order_;
     u64 clock_;
+    // When the order changes.
+    u64 next_change_;
     u32 next_warp_;
     u8* shared_mapping_;
 };
@@ -167,6 +189,7 @@ template <class Compute> inline void meet(Thread& self, const char* operation, S
     if (warp.arrived == 0) {
         warp.operation = operation;
         warp.site = site;
+        warp.barrier.id = Warp::NO_BARRIER;
     }
     if (warp.operation != operation || warp.site.line != site.line || warp.alive != ~0u) {
         diverged(self, operation, site);

@@ -16,9 +16,9 @@ host=$(cd "$(dirname "$0")" && pwd)
 mkdir -p "$folder"
 folder=$(cd "$folder" && pwd)
 compiler=${CXX:-g++}
-# Rounding must not depend on which processor compiles: no contraction. What was not written to is
-# to be found, not guessed: no assumption that stacks are clean.
-flags="-std=c++17 -O2 -g1 -march=native -ffp-contract=off -fno-math-errno -fPIC -fvisibility=hidden -ftls-model=initial-exec
+# Rounding must not depend on which processor compiles, so nothing is contracted. Stacks are probed, so
+# that no large array reaches over the guard page below.
+flags="-std=c++17 -O2 -g1 -march=native -ffp-contract=off -fno-math-errno -fstack-clash-protection -fPIC -fvisibility=hidden -ftls-model=initial-exec
     -pthread -Wall -Wextra -Wno-unknown-pragmas ${VOXTILE_EMULATOR_FLAGS:-}"
 
 # One build at a time.

@@ -73,17 +73,21 @@ extern __thread ThreadFace* current; // without the calls that thread_local make
 inline u8* shared_memory() { return current->shared; }
 u32 shared_address(const void* pointer);
 
-// binary16, to nearest even, finite values saturate, NaN stays NaN.
+// binary16, to nearest even, NaN stays NaN.
 u16 portable_half_bits(float value);
 float portable_half_value(u16 bits);
-inline u16 half_bits(float value) {
+// What is too large becomes infinity.
+inline u16 rounded_half_bits(float value) {
 #ifdef __F16C__
-    float largest = 65504.f;
-    value = value > largest ? largest : value < -largest ? -largest : value;
     return u16(_cvtss_sh(value, _MM_FROUND_TO_NEAREST_INT));
 #else
     return portable_half_bits(value);
 #endif
+}
+// What is too large becomes the largest finite value.
+inline u16 half_bits(float value) {
+    float largest = 65504.f;
+    return rounded_half_bits(value > largest ? largest : value < -largest ? -largest : value);
 }
 inline float half_value(u16 bits) {
 #ifdef __F16C__

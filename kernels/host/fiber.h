@@ -21,12 +21,26 @@ class Stacks {
     std::vector<char*> stacks_;
 };
 
-// The state of a fiber that does not run.
-using FiberContext = void*;
+// A fiber that does not run.
+struct FiberContext {
+    void* state;
+    // Its stack; only AddressSanitizer wants to know.
+    const void* stack;
+    size_t stack_bytes;
+};
 
-// A fiber that will call `entry` on the stack that ends at `top`; `entry` must not return.
-FiberContext make_fiber(char* base, char* top, void (*entry)());
-// Saves the running fiber in `save` and continues `to`.
-extern "C" void voxtile_emulator_switch(FiberContext* save, FiberContext to);
+// A fiber that will call `entry` on the stack from `base` to `top`; `entry` must not return. With
+// `poison` what it will not initialise is NaN, as far as it lies in the stack's first pages.
+FiberContext make_fiber(char* base, char* top, void (*entry)(), bool poison);
+// What `entry` calls first; `before` is the fiber that ran until then.
+void fiber_begins(FiberContext& before);
+
+extern "C" void voxtile_emulator_switch(void** save, void* to);
+#ifdef __SANITIZE_ADDRESS__
+void switch_fiber(FiberContext& from, const FiberContext& to);
+#else
+// Saves the running fiber in `from` and continues `to`.
+inline void switch_fiber(FiberContext& from, const FiberContext& to) { voxtile_emulator_switch(&from.state, to.state); }
+#endif
 
 } // namespace emulator

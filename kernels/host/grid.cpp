@@ -66,6 +66,7 @@ Configuration& configuration() {
         number("VOXTILE_EMULATOR_MEMORY", u64(4) << 30),
         capability_from_environment(),
         u32(number("VOXTILE_EMULATOR_DEVICES", 1)),
+        number("VOXTILE_EMULATOR_FAULT", 0),
     };
     return read;
 }
@@ -178,8 +179,7 @@ void run_grid(const Launch& launch) {
     }
     u64 seed = configuration().seed;
     if (seed != 0) { // another schedule for each launch, the same in each run of the process
-        u64 mixed = (seed + ++launches) * 0x9e3779b97f4a7c15u;
-        seed = (mixed ^ mixed >> 32) | 1;
+        seed = Random(seed + (++launches << 32)).state;
     }
     pool->run(launch, seed);
 }

@@ -6,15 +6,25 @@
 
 namespace emulator {
 
+// Marsaglia's xorshift, from a seed that is mixed as in splitmix64: neighbouring seeds have nothing in
+// common.
 struct Random {
     u64 state;
+    explicit Random(u64 seed = 0) {
+        u64 z = seed + 0x9e3779b97f4a7c15u;
+        z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
+        z = (z ^ z >> 27) * 0x94d049bb133111ebu;
+        state = (z ^ z >> 31) | 1;
+    }
     u32 next() {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
         return u32(state >> 20);
     }
-    bool one_in(u32 n) { return next() % n == 0; }
+    // From 0 to n - 1.
+    u32 below(u32 n) { return u32(u64(next()) * n >> 32); }
+    bool one_in(u32 n) { return below(n) == 0; }
 };
 
 struct Configuration {
@@ -28,6 +38,9 @@ struct Configuration {
     u32 capability;
     // VOXTILE_EMULATOR_DEVICES: how many devices there are.
     u32 devices;
+    // VOXTILE_EMULATOR_FAULT: the launch, counted from 1, that fails as if it had touched memory that
+    // is not there; 0 for none. Counts down.
+    u64 fault;
 };
 // Read from the environment at first; may be changed between launches.
 Configuration& configuration();

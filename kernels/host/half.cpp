@@ -9,7 +9,7 @@ u16 portable_half_bits(float value) {
     u16 sign = u16(bits >> 16 & 0x8000);
     u32 magnitude = bits & 0x7fffffff;
     if (magnitude > 0x7f800000) return u16(sign | 0x7e00);
-    if (magnitude >= 0x477fe000) return u16(sign | 0x7bff);
+    if (magnitude >= 0x477ff000) return u16(sign | 0x7c00);
     if (magnitude >= 0x38800000) { // normal: 13 bits of the significand go, to nearest even
         u32 rounded = magnitude + 0xfff + (magnitude >> 13 & 1);
         return u16(sign | ((rounded - 0x38000000) >> 13));

@@ -121,12 +121,12 @@ inline bool check(bool holds, const char* text, const char* file, int line) {
     return holds;
 }
 
-// Whether the body, in a process of its own, is ended by the emulator with this in its message.
-template <class Body> bool is_caught(const char* message, Body body) {
+// Runs the body in a process of its own; gives its status as waitpid does, and what it printed as an error.
+template <class Body> int run_apart(Body body, std::string& said) {
     fflush(stdout);
     fflush(stderr);
     int ends[2];
-    if (pipe(ends) != 0) return false;
+    if (pipe(ends) != 0) abort();
     pid_t child = fork();
     if (child == 0) {
         dup2(ends[1], 2);
@@ -134,19 +134,32 @@ template <class Body> bool is_caught(const char* message, Body body) {
         close(ends[1]);
         configuration().threads = 1; // the other threads were not forked
         forget_threads();
+        int before = failed_checks();
         body();
-        _exit(0);
+        _exit(failed_checks() != before);
     }
     close(ends[1]);
-    std::string text;
     char buffer[4096];
-    for (ssize_t n; (n = ::read(ends[0], buffer, sizeof(buffer))) > 0;) text.append(buffer, size_t(n));
+    for (ssize_t n; (n = ::read(ends[0], buffer, sizeof(buffer))) > 0;) said.append(buffer, size_t(n));
     close(ends[0]);
     int status = 0;
     waitpid(child, &status, 0);
-    bool caught = WIFSIGNALED(status) && text.find(message) != std::string::npos;
-    if (!caught) fprintf(stderr, "expected a message with \"%s\"; status %d, and it said:\n%s", message, status, text.c_str());
+    return status;
+}
+
+// Whether the emulator ends the body with this in its message.
+template <class Body> bool is_caught(const char* message, Body body) {
+    std::string said;
+    int status = run_apart(body, said);
+    bool caught = WIFSIGNALED(status) && said.find(message) != std::string::npos;
+    if (!caught) fprintf(stderr, "expected a message with \"%s\"; status %d, and it said:\n%s", message, status, said.c_str());
     return caught;
+}
+
+// Whether something goes wrong in the body: a check fails, or the emulator ends it.
+template <class Body> bool is_noticed(Body body) {
+    std::string said;
+    return run_apart(body, said) != 0;
 }
 
 inline int run_tests(int count, char** names) {

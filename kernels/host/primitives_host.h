@@ -39,10 +39,24 @@ DEVICE u32 pack_half2(float low, float high) {
 DEVICE float2 unpack_half2(u32 pair) {
     return float2{emulator::half_value(u16(pair)), emulator::half_value(u16(pair >> 16))};
 }
+// A product of two halves is exact in float, and so rounded once.
+DEVICE u32 multiply_half2(u32 a, u32 b) {
+    float2 x = unpack_half2(a), y = unpack_half2(b);
+    return emulator::rounded_half_bits(x.x * y.x) | u32(emulator::rounded_half_bits(x.y * y.y)) << 16;
+}
+DEVICE u32 maximum_half2(u32 a, u32 b) {
+    float2 x = unpack_half2(a), y = unpack_half2(b);
+    return emulator::rounded_half_bits(fmaxf(x.x, y.x)) | u32(emulator::rounded_half_bits(fmaxf(x.y, y.y))) << 16;
+}
 
 DEVICE float rsqrtf(float value) { return 1.f / sqrtf(value); }
 template <class T> DEVICE T min(T a, T b) { return b < a ? b : a; }
 template <class T> DEVICE T max(T a, T b) { return a < b ? b : a; }
+// As CUDA's: of a number and NaN the number.
+template <> inline float min(float a, float b) { return fminf(a, b); }
+template <> inline float max(float a, float b) { return fmaxf(a, b); }
+template <> inline double min(double a, double b) { return fmin(a, b); }
+template <> inline double max(double a, double b) { return fmax(a, b); }
 template <class T> DEVICE T clamp(T value, T low, T high) {
     return value < low ? low : value > high ? high : value;
 }

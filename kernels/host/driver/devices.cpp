@@ -1,7 +1,7 @@
 // Devices and contexts.
 #include "driver.h"
 
-#include <memory>
+#include <map>
 #include <stdio.h>
 
 namespace emulator {
@@ -26,9 +26,9 @@ const void* this_thread() {
 
 static bool exists(CUdevice device) { return device >= 0 && u32(device) < configuration().devices; }
 
-static std::vector<CUctx>& primary_contexts() {
-    static auto& all = *new std::vector<CUctx>(configuration().devices);
-    return all;
+static CUctx& primary_context(CUdevice device) {
+    static auto& all = *new std::map<CUdevice, CUctx>;
+    return all[device];
 }
 
 static void destroy(CUctx& context) {
@@ -163,7 +163,7 @@ API cuDeviceGetAttribute(int* value, int which, CUdevice device) {
 API cuDevicePrimaryCtxRetain(CUctx** context, CUdevice device) {
     return call([&] {
         if (!exists(device)) return CUDA_ERROR_INVALID_DEVICE;
-        CUctx& primary = primary_contexts()[size_t(device)];
+        CUctx& primary = primary_context(device);
         if (primary.retained++ == 0) {
             primary.device = device;
             primary.primary = true;
@@ -177,7 +177,7 @@ API cuDevicePrimaryCtxRetain(CUctx** context, CUdevice device) {
 API cuDevicePrimaryCtxRelease_v2(CUdevice device) {
     return call([&] {
         if (!exists(device)) return CUDA_ERROR_INVALID_DEVICE;
-        CUctx& primary = primary_contexts()[size_t(device)];
+        CUctx& primary = primary_context(device);
         if (primary.retained == 0) return CUDA_ERROR_INVALID_CONTEXT;
         if (--primary.retained == 0) destroy(primary);
         return CUDA_SUCCESS;
@@ -188,7 +188,7 @@ API cuDevicePrimaryCtxGetState(CUdevice device, unsigned* flags, int* active) {
     return call([&] {
         if (!exists(device)) return CUDA_ERROR_INVALID_DEVICE;
         *flags = 0;
-        *active = primary_contexts()[size_t(device)].retained > 0;
+        *active = primary_context(device).retained > 0;
         return CUDA_SUCCESS;
     });
 }

@@ -3,23 +3,11 @@
 
 #include <algorithm>
 #include <stdio.h>
-#include <stdlib.h>
 
 namespace emulator {
 
-// VOXTILE_EMULATOR_FAULT: the number of the launch, from 1, that fails as if it had touched memory
-// that is not there.
-static u64 launch_that_faults() {
-    static u64 number = [] {
-        const char* text = getenv("VOXTILE_EMULATOR_FAULT");
-        return text ? strtoull(text, nullptr, 10) : 0;
-    }();
-    return number;
-}
-
 void run_kernel(CUctx& context, const Launch& launch) {
-    static u64 launches = 0;
-    if (++launches == launch_that_faults()) {
+    if (configuration().fault && --configuration().fault == 0) {
         context.failed = CUDA_ERROR_ILLEGAL_ADDRESS;
         return;
     }

@@ -5,8 +5,7 @@
 
 namespace emulator {
 
-static Random random_source() { return {configuration().seed * 0x9e3779b97f4a7c15u | 1}; }
-static Random chance = random_source();
+static Random chance(1);
 
 static double now() {
     return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -33,7 +32,7 @@ void drain(Stream& stream) {
 // Streams in an order that differs from call to call.
 static std::vector<std::shared_ptr<Stream>> shuffled(CUctx& context) {
     std::vector<std::shared_ptr<Stream>> streams(context.streams.begin(), context.streams.end());
-    for (size_t i = streams.size(); i > 1; i--) std::swap(streams[i - 1], streams[chance.next() % i]);
+    for (size_t i = streams.size(); i > 1; i--) std::swap(streams[i - 1], streams[chance.below(u32(i))]);
     return streams;
 }
 

@@ -84,5 +84,7 @@ template <class Value> constexpr double rounding();
 template <> constexpr double rounding<half>() { return 0x1p-11; }
 template <> constexpr double rounding<float>() { return 0x1p-24; }
 template <class Value> bool close(double found, double expected, double scale) {
-    return fabs(found - expected) <= fabs(expected) * rounding<Value>() + scale * 1e-6;
+    // The least that half precision can tell apart.
+    const double least = std::is_same<Value, half>::value ? 0x1p-25 : 0;
+    return fabs(found - expected) <= fabs(expected) * rounding<Value>() + least + scale * 1e-6;
 }

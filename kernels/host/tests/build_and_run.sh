@@ -13,7 +13,7 @@ folder=${VOXTILE_EMULATOR_FOLDER:-$kernels/../target/emulator}
 "$host/build.sh" "$folder" --archive
 folder=$(cd "$folder" && pwd)
 compiler=${CXX:-g++}
-flags="-std=c++17 -O2 -g -march=native -ffp-contract=off -fno-math-errno -pthread -Wall -Wextra -Wno-unknown-pragmas ${VOXTILE_EMULATOR_FLAGS:-}"
+flags="-std=c++17 -O2 -g -march=native -ffp-contract=off -fno-math-errno -fstack-clash-protection -pthread -Wall -Wextra -Wno-unknown-pragmas ${VOXTILE_EMULATOR_FLAGS:-}"
 [ $# -gt 0 ] || set -- $(cd "$tests" && ls *.cpp | sed 's/\.cpp$//')
 digest=$({ echo "$flags"; cat "$folder/libemulator.a.digest" "$kernels"/*.cuh "$host"/*.h "$tests"/*.h; } 2> /dev/null | sha256sum)
 status=0
