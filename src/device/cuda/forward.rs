@@ -1,6 +1,8 @@
 //! A network made ready to run on a GPU: weights in the kernels' order, memory, and for each fold a
 //! graph of all launches.
 
+mod timing;
+
 use std::sync::Arc;
 use std::time::Instant;
 

@@ -129,17 +129,17 @@ fn described(driver: &Driver, gpu: &Properties, free: u64) -> DeviceInfo {
 
 /// The GPU with an ordinal, or the first that our kernels cover.
 fn choose(driver: &Driver, ordinal: Option<u32>) -> Result<Properties> {
-    if let Some(ordinal) = ordinal {
-        return Properties::of(driver, ordinal);
-    }
-    let first = Properties::of(driver, 0)?;
-    for ordinal in 0..driver.devices() {
+    let candidates =
+        ordinal.map_or(0..driver.devices(), |ordinal| ordinal..ordinal.saturating_add(1));
+    let mut refused = None;
+    for ordinal in candidates {
         let gpu = Properties::of(driver, ordinal)?;
         if images::covering(gpu.limits).next().is_some() {
             return Ok(gpu);
         }
+        refused.get_or_insert(too_old(&gpu));
     }
-    Err(too_old(&first))
+    Err(refused.unwrap_or_else(|| Error::NoDevice("there is no GPU".into())))
 }
 
 /// An NVIDIA GPU as a device. What is asked of it is done in order, and later: the processor goes on
@@ -192,6 +192,49 @@ impl Cuda {
     /// again by whoever asks next.
     fn settle(&self) {
         let _ = self.gpu.stream.wait("finishing");
+    }
+}
+
+/// How long one operation of a network takes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LayerTime {
+    /// The name of its weights, without their ending.
+    pub name: String,
+    /// The kernel that does most of it.
+    pub kernel: String,
+    /// What it took, on the GPU's clock.
+    pub seconds: f64,
+    /// Two for each multiplication.
+    pub operations: f64,
+    /// Of each tensor and weight that it reads or writes, each counted once.
+    pub bytes: f64,
+}
+
+/// For benchmarks.
+impl Cuda {
+    /// The median time of each operation of the loaded network over `rounds` passes, in the order
+    /// they run.
+    ///
+    /// # Errors
+    /// If nothing is loaded, or the device fails.
+    pub fn layer_times(&mut self, rounds: usize) -> Result<Vec<LayerTime>> {
+        let network = out_of_order(self.network.as_ref(), "load")?;
+        network.forward.layer_times(&self.gpu, rounds)
+    }
+
+    /// Seconds that what `work` asks of the device takes, on the GPU's clock.
+    ///
+    /// # Errors
+    /// Those of `work`; if the device fails.
+    pub fn timed(&mut self, work: impl FnOnce(&mut Self) -> Result<()>) -> Result<f64> {
+        let doing = "timing";
+        self.gpu.stream.wait(doing)?;
+        let [begin, end] = [Event::new(self.gpu.context())?, Event::new(self.gpu.context())?];
+        begin.record(&self.gpu.stream)?;
+        work(self)?;
+        end.record(&self.gpu.stream)?;
+        end.wait(doing)?;
+        end.seconds_since(&begin)
     }
 }
 
