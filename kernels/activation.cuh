@@ -35,15 +35,17 @@ DEVICE Affine load_affine(const Pending& pending, int channel) {
     return result;
 }
 
-// What is pending on a string, applied to its two bytes per value.
-DEVICE uint4 apply_pending(uint4 string, const Affine& affine, float slope) {
+// What is pending on a string, applied to its two bytes per value. The normalisation is rounded
+// before the slope is applied: values below zero are rounded twice, but are small then.
+DEVICE uint4 apply_pending(uint4 string, const Affine& affine, u32 slopes) {
     u32 pairs[4] = {string.x, string.y, string.z, string.w};
     UNROLL
     for (int i = 0; i < 4; i++) {
         const float2 value = unpack_half2(pairs[i]);
-        const float low = fmaf(value.x, affine.factor[2 * i], affine.offset[2 * i]);
-        const float high = fmaf(value.y, affine.factor[2 * i + 1], affine.offset[2 * i + 1]);
-        pairs[i] = pack_half2(leaky(low, slope), leaky(high, slope));
+        const u32 pair =
+            pack_half2(fmaf(value.x, affine.factor[2 * i], affine.offset[2 * i]),
+                       fmaf(value.y, affine.factor[2 * i + 1], affine.offset[2 * i + 1]));
+        pairs[i] = maximum_half2(pair, multiply_half2(pair, slopes));
     }
     return uint4{pairs[0], pairs[1], pairs[2], pairs[3]};
 }

@@ -32,42 +32,6 @@
 // Stages of weights in flight.
 const int STAGES = 3;
 
-// One axis of the kernel and the brick.
-struct BrickAxis {
-    // Brick voxels from one output voxel to the next; taps.
-    int step, taps;
-    int voxels;
-};
-
-struct Brick {
-    BrickAxis planes, rows, columns;
-    // Where the odd columns begin, if even and odd ones are apart.
-    int odd_columns;
-    // Strings of a plane, and of one half of the brick.
-    int area, strings;
-    // All planes that the tile needs, and how many of them lie from one of the brick to the next.
-    int tile_planes, plane_step;
-};
-
-DEVICE BrickAxis brick_axis(int kernel, int stride, int tile) {
-    const int step = kernel == 1 ? 1 : stride;
-    return BrickAxis{step, kernel, (tile - 1) * step + kernel};
-}
-
-DEVICE Brick brick_of(const Convolution& p) {
-    Brick brick;
-    brick.planes = brick_axis(p.kernel[0], p.stride[0], p.tile_planes);
-    brick.tile_planes = brick.planes.voxels;
-    brick.plane_step = p.plane_groups > 1 ? brick.planes.step : 1;
-    if (p.plane_groups > 1) brick.planes = BrickAxis{1, 1, p.tile_planes};
-    brick.rows = brick_axis(p.kernel[1], p.stride[1], p.tile_rows);
-    brick.columns = brick_axis(p.kernel[2], p.stride[2], TILE_COLUMNS);
-    brick.odd_columns = brick.columns.step == 2 ? (brick.columns.voxels + 1) / 2 : 0;
-    brick.area = brick.rows.voxels * brick.columns.voxels;
-    brick.strings = brick.planes.voxels * brick.area;
-    return brick;
-}
-
 // What is copied of one chunk. It is derived from the parameters whenever it is needed, because
 // registers are scarcer than arithmetic.
 struct Chunk {
@@ -102,43 +66,44 @@ DEVICE Chunk chunk_of(const Convolution& p, int number) {
 struct Copy {
     // Channels, and the first of the tile's planes.
     int chunk, first_plane;
-    // The next string: its number, its plane (of both halves), its place in the plane.
-    int string, plane, place;
+    // The next string: its plane (of both halves), its place in the plane.
+    int plane, place;
 };
 
 // Strings of a thread on their way from global to shared memory.
 template <int HELD> struct Held {
     uint4 strings[HELD];
-    // Number of the first.
+    // Number of the first in the brick.
     int first;
     // Bit i: string i is to be written. Bit 8 + i: something is pending on it. Bit 16 + i: it is of
     // the second eight channels.
     u32 which;
 };
 
-DEVICE Copy begin_copy(const Convolution& p, const Brick& brick, int first_chunk, int step) {
-    const int thread = thread_index();
-    return Copy{first_chunk + step / p.plane_groups, step % p.plane_groups, thread,
-                thread / brick.area, thread % brick.area};
+DEVICE Copy begin_copy(const Convolution& p, int first_chunk, int step) {
+    const u32 thread = thread_index(), area = p.brick.area;
+    return Copy{first_chunk + step / p.plane_groups, step % p.plane_groups, (int)(thread / area),
+                (int)(thread % area)};
 }
 
 // `tables`: for each source the voxel that begins each of the tile's planes, then the voxel of a
 // plane at each place of a brick's; -1 in the padding.
 template <int HELD>
-DEVICE void read_strings(const Convolution& p, const Brick& brick, const int* tables, Copy& copy,
-                         Held<HELD>& held, int count) {
+DEVICE void read_strings(const Convolution& p, const int* tables, Copy& copy, Held<HELD>& held,
+                         int count) {
     const Chunk chunk = chunk_of(p, copy.chunk);
-    const int* planes = tables + (chunk.second ? brick.tile_planes + brick.area : 0);
-    const int* places = planes + brick.tile_planes;
-    held.first = copy.string;
+    const int* planes = tables + (chunk.second ? p.brick.tile_planes + p.brick.area : 0);
+    const int* places = planes + p.brick.tile_planes;
+    const int plane_step = p.plane_groups > 1 ? p.stride[0] : 1;
+    held.first = copy.plane * p.brick.area + copy.place;
     held.which = 0;
     UNROLL
     for (int i = 0; i < HELD; i++) {
         held.strings[i] = uint4{0, 0, 0, 0};
-        if (i >= count || copy.string >= 2 * brick.strings) continue;
-        const bool upper = copy.plane >= brick.planes.voxels;
-        const int plane = copy.plane - (upper ? brick.planes.voxels : 0);
-        const int begin = planes[plane * brick.plane_step + copy.first_plane];
+        if (i >= count || copy.plane >= 2 * p.brick.planes) continue;
+        const bool upper = copy.plane >= p.brick.planes;
+        const int plane = copy.plane - (upper ? p.brick.planes : 0);
+        const int begin = planes[plane * plane_step + copy.first_plane];
         const int place = places[copy.place];
         held.which |= 1u << i;
         if (begin >= 0 && place >= 0) {
@@ -146,22 +111,22 @@ DEVICE void read_strings(const Convolution& p, const Brick& brick, const int* ta
             held.strings[i] = load_global_16(half + begin + place);
             if (chunk.coefficients) held.which |= (upper ? 0x10100u : 0x100u) << i;
         }
-        copy.string += CONVOLUTION_THREADS;
         copy.place += CONVOLUTION_THREADS;
-        while (copy.place >= brick.area) copy.place -= brick.area, copy.plane++;
+        while (copy.place >= p.brick.area) copy.place -= p.brick.area, copy.plane++;
     }
 }
 
 template <int HELD>
 DEVICE void write_strings(const Convolution& p, const Copy& copy, const Held<HELD>& held, u8* to) {
     const Chunk chunk = chunk_of(p, copy.chunk);
+    const u32 slopes = pack_half2(chunk.slope, chunk.slope);
     UNROLL
     for (int i = 0; i < HELD; i++) {
         uint4 string = held.strings[i];
         if (held.which >> i & 0x100) {
             const int channel = held.which >> i & 0x10000 ? 8 : 0;
             const Affine affine = load_affine(chunk.coefficients, chunk.padded_channels, channel);
-            string = apply_pending(string, affine, chunk.slope);
+            string = apply_pending(string, affine, slopes);
         }
         if (held.which >> i & 1) {
             store_shared_16(to + (held.first + i * CONVOLUTION_THREADS) * 16, string);
@@ -171,7 +136,8 @@ DEVICE void write_strings(const Convolution& p, const Copy& copy, const Held<HEL
 
 // Fills the tables of one source.
 DEVICE void find_places(const Convolution& p, const Source& source, const Tile& tile,
-                        const Brick& brick, int* to_planes) {
+                        int* to_planes) {
+    const Brick& brick = p.brick;
     int* to_area = to_planes + brick.tile_planes;
     for (int at = thread_index(); at < brick.tile_planes; at += CONVOLUTION_THREADS) {
         const int plane =
@@ -181,9 +147,10 @@ DEVICE void find_places(const Convolution& p, const Source& source, const Tile& 
                                         source.shape.columns;
     }
     for (int at = thread_index(); at < brick.area; at += CONVOLUTION_THREADS) {
-        const int width = brick.columns.voxels, place = at % width, odd = brick.odd_columns;
+        const int place = (u32)at % (u32)brick.columns, odd = brick.odd_columns;
         const int column_at = odd == 0 ? place : place < odd ? 2 * place : 2 * (place - odd) + 1;
-        const int row = input_voxel(at / width, tile.rows, p.kernel[1], p.stride[1], p.input.rows);
+        const int row = input_voxel((u32)at / (u32)brick.columns, tile.rows, p.kernel[1],
+                                    p.stride[1], p.input.rows);
         const int column =
             input_voxel(column_at, tile.columns, p.kernel[2], p.stride[2], p.input.columns);
         to_area[at] = row < 0 || column < 0 ? -1
@@ -203,33 +170,31 @@ template <int N> DEVICE void load_weights(u32 (&b)[N / 8][2], const u8* weights)
 
 template <int N> DEVICE void convolve_mma(const Convolution& p) {
     SHARED(shared);
-    const Brick brick = brick_of(p);
     const Tile tile = tile_of_block(p, N);
     const int thread = thread_index(), lane = lane_index();
 
-    const int chunks_of_first = p.sources[0].channels / 16;
     const int chunks =
-        chunks_of_first + (p.source_count > 1 ? p.sources[1].channels / 16 : 0);
+        (p.sources[0].channels + (p.source_count > 1 ? p.sources[1].channels : 0)) / 16;
     const int first_chunk = (int)((i64)chunks * block_index_z() / p.splits);
     const int end_chunk = (int)((i64)chunks * (block_index_z() + 1) / p.splits);
     // A step is one brick: a chunk, or one plane of the kernel of it.
     const int steps = (end_chunk - first_chunk) * p.plane_groups;
-    const int row_taps = brick.rows.taps, column_taps = brick.columns.taps;
-    const int step_stages = brick.planes.taps * column_taps;
+    const int step_stages = p.kernel[2] * (p.plane_groups > 1 ? 1 : p.kernel[0]);
     const int stages = steps * step_stages;
-    const int stage_bytes = row_taps * N * 32;
+    const int stage_bytes = p.kernel[1] * N * 32;
 
-    const int brick_bytes = brick.strings * 32;
     u8* bricks = shared;
-    u8* ring = bricks + (steps > 1 ? 2 : 1) * brick_bytes;
+    u8* ring = bricks + (steps > 1 ? 2 : 1) * p.brick.voxels * 32;
     int* tables = (int*)(ring + STAGES * stage_bytes);
-    const int taps = p.kernel[0] * p.kernel[1] * p.kernel[2];
-    const u8* weights = (const u8*)p.weights +
-                        ((i64)block_index_y() * chunks + first_chunk) * taps * (N * 32);
+
+    const u8* weights =
+        (const u8*)p.weights +
+        ((i64)block_index_y() * chunks + first_chunk) * p.plane_groups * step_stages * stage_bytes;
     auto copy_weights = [&](int stage) {
         if (stage < stages) {
             u8* to = ring + stage % STAGES * stage_bytes;
             const u8* from = weights + (i64)stage * stage_bytes;
+            UNROLL_BY(1)
             for (int at = thread * 16; at < stage_bytes; at += CONVOLUTION_THREADS * 16) {
                 copy_async_16(to + at, from + at);
             }
@@ -239,75 +204,77 @@ template <int N> DEVICE void convolve_mma(const Convolution& p) {
     UNROLL
     for (int stage = 0; stage < STAGES - 1; stage++) copy_weights(stage);
 
-    find_places(p, p.sources[0], tile, brick, tables);
+    find_places(p, p.sources[0], tile, tables);
     if (p.source_count > 1) {
-        find_places(p, p.sources[1], tile, brick, tables + brick.tile_planes + brick.area);
+        find_places(p, p.sources[1], tile, tables + p.brick.tile_planes + p.brick.area);
     }
     block_barrier();
 
-    const int copies = (2 * brick.strings + CONVOLUTION_THREADS - 1) / CONVOLUTION_THREADS;
     // What leaves room for four blocks of 32 output channels, and two of 64.
     const int HELD = N == 32 ? 2 : 4;
     Held<HELD> held;
-    Copy copy = begin_copy(p, brick, first_chunk, 0);
-    for (int done = 0; done < copies; done += HELD) {
-        read_strings(p, brick, tables, copy, held, HELD);
+    Copy copy = begin_copy(p, first_chunk, 0);
+    UNROLL_BY(1)
+    while (copy.plane < 2 * p.brick.planes) {
+        read_strings(p, tables, copy, held, HELD);
         write_strings(p, copy, held, bricks);
     }
 
-    // A warp's lines lie in one plane, one below the other, and share the lines they need.
-    const bool share_lines = row_taps == 3 && brick.rows.step == 1 && p.tile_rows % WARP_LINES == 0;
-    // Strings of a brick that ldmatrix reads: lanes 0-7 and 8-15 the two halves of a line's eight
-    // columns, lanes 16-31 those of the next line.
-    int line_strings[WARP_LINES / 2];
-    UNROLL
-    for (int i = 0; i < WARP_LINES / 2; i++) {
-        const int line = warp_index() * WARP_LINES + 2 * i + lane / 16;
-        const int plane = line / p.tile_rows * brick.planes.step;
-        const int row = line % p.tile_rows * brick.rows.step;
-        line_strings[i] = (lane / 8 % 2 * brick.planes.voxels + plane) * brick.area +
-                          row * brick.columns.voxels + lane % 8;
-    }
+    // The string that ldmatrix reads for the first two lines of the warp: lanes 0-7 and 8-15 the two
+    // halves of a line's eight columns, lanes 16-31 those of the next line.
+    const u32 line = warp_index() * WARP_LINES + lane / 16;
+    const int first_string = lane / 8 % 2 * p.brick.voxels +
+                             (int)(line >> p.brick.row_bits) * p.brick.plane_pitch +
+                             (int)(line & (p.tile_rows - 1)) * p.brick.row_pitch + lane % 8;
+    // From there to those of the lines from `line` on, an even number.
+    auto line_pitch = [&](int line) {
+        return (line >> p.brick.row_bits) * p.brick.plane_pitch +
+               (line & (p.tile_rows - 1)) * p.brick.row_pitch;
+    };
 
     float sums[4][N / 8][4];
     clear(sums);
 
-    const int rounds = step_stages * (share_lines ? 1 : row_taps);
-    const int copies_of_round = (copies + rounds - 1) / rounds;
-    // Reads what a round copies of the next brick; more than a thread can hold is written at once.
+    // Reads what is copied of the next brick until the next products are done; more than a thread
+    // can hold is written at once.
     auto read_ahead = [&](u8* to) {
-        int left = copies_of_round;
+        int left = p.brick.copies;
+        UNROLL_BY(1)
         for (; left > HELD; left -= HELD) {
-            read_strings(p, brick, tables, copy, held, HELD);
+            read_strings(p, tables, copy, held, HELD);
             write_strings(p, copy, held, to);
         }
-        read_strings(p, brick, tables, copy, held, left);
+        read_strings(p, tables, copy, held, left);
     };
 
     int stage = 0;
+    UNROLL_BY(1)
     for (int step = 0; step < steps; step++) {
-        const u8* own = bricks + step % 2 * brick_bytes;
-        u8* next = bricks + (step + 1) % 2 * brick_bytes;
+        const u8* own = bricks + step % 2 * p.brick.voxels * 32;
+        u8* next = bricks + (step + 1) % 2 * p.brick.voxels * 32;
         const bool ahead = step + 1 < steps;
-        if (ahead) copy = begin_copy(p, brick, first_chunk, step + 1);
+        if (ahead) copy = begin_copy(p, first_chunk, step + 1);
+        UNROLL_BY(1)
         for (int in_step = 0; in_step < step_stages; in_step++, stage++) {
             copy_async_wait<STAGES - 2>();
             // The stage's weights and its brick are there; nobody reads the previous ones any more.
             block_barrier();
             copy_weights(stage + STAGES - 1);
             const u8* operands = ring + stage % STAGES * stage_bytes;
-            const int column_tap = in_step % column_taps;
-            const int column = brick.odd_columns ? column_tap % 2 * brick.odd_columns + column_tap / 2
-                                                 : column_tap;
-            const u8* tap = own + (in_step / column_taps * brick.area + column) * 16;
-            if (share_lines) {
+            const int column_tap = (u32)in_step % (u32)p.kernel[2];
+            const int column =
+                p.brick.odd_columns ? column_tap % 2 * p.brick.odd_columns + column_tap / 2
+                                    : column_tap;
+            const u8* tap =
+                own + ((int)((u32)in_step / (u32)p.kernel[2]) * p.brick.area + column) * 16;
+            if (p.shares_lines) {
                 if (ahead) read_ahead(next);
                 // Lines 0 .. 9 that the warp needs, each its two halves.
                 u32 lines[WARP_LINES + 2][2];
                 UNROLL
                 for (int i = 0; i < WARP_LINES + 2; i += 2) {
                     u32 r[4];
-                    load_matrix_x4(r, tap + (line_strings[0] + i * brick.columns.voxels) * 16);
+                    load_matrix_x4(r, tap + (first_string + i * p.brick.columns) * 16);
                     lines[i][0] = r[0], lines[i][1] = r[1];
                     lines[i + 1][0] = r[2], lines[i + 1][1] = r[3];
                 }
@@ -324,13 +291,15 @@ template <int N> DEVICE void convolve_mma(const Convolution& p) {
                 }
                 if (ahead) write_strings(p, copy, held, next);
             } else {
-                for (int row = 0; row < row_taps; row++) {
+                UNROLL_BY(1)
+                for (int row = 0; row < p.kernel[1]; row++) {
                     if (ahead) read_ahead(next);
                     u32 a[4][4], b[N / 8][2];
                     UNROLL
                     for (int i = 0; i < 4; i++) {
                         u32 r[4];
-                        load_matrix_x4(r, tap + (line_strings[i] + row * brick.columns.voxels) * 16);
+                        const int string = first_string + line_pitch(2 * i) + row * p.brick.columns;
+                        load_matrix_x4(r, tap + string * 16);
                         a[i][0] = r[0], a[i][1] = r[2], a[i][2] = r[1], a[i][3] = r[3];
                     }
                     load_weights<N>(b, operands + row * N * 32);
@@ -345,8 +314,15 @@ template <int N> DEVICE void convolve_mma(const Convolution& p) {
     write_tile<N>(p, tile, sums, (Partial*)shared);
 }
 
+// Blocks of 32 output channels on a multiprocessor: as many as there is shared memory for.
+#if __CUDA_ARCH__ == 900 || __CUDA_ARCH__ == 1000
+#define BLOCKS_OF_32 4
+#else
+#define BLOCKS_OF_32 3
+#endif
+
 KERNEL(conv_mma_16, CONVOLUTION_THREADS, 4, Convolution) { convolve_mma<16>(p); }
-KERNEL(conv_mma_32, CONVOLUTION_THREADS, 4, Convolution) { convolve_mma<32>(p); }
+KERNEL(conv_mma_32, CONVOLUTION_THREADS, BLOCKS_OF_32, Convolution) { convolve_mma<32>(p); }
 KERNEL(conv_mma_48, CONVOLUTION_THREADS, 2, Convolution) { convolve_mma<48>(p); }
 KERNEL(conv_mma_64, CONVOLUTION_THREADS, 2, Convolution) { convolve_mma<64>(p); }
 

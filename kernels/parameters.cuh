@@ -56,6 +56,27 @@ struct Source {
     int planar;
 };
 
+// What conv_mma copies of the input for one tile and 16 channels, or for one plane of the kernel of
+// them. It follows from kernel, stride and tile; it is handed over because parameters cost no
+// registers.
+struct Brick {
+    // Its planes and columns.
+    int planes, columns;
+    // Where the odd columns begin if the stride along the columns is 2, else 0.
+    int odd_columns;
+    // Voxels of a plane, and in all.
+    int area, voxels;
+    // Planes of input that the tile needs, of all groups.
+    int tile_planes;
+    // Strings that a thread copies between two products: a stage of weights where lines are shared,
+    // else a row of taps.
+    int copies;
+    // tile_rows is 2 to the power of this.
+    int row_bits;
+    // Voxels from the input of one of the tile's planes or rows to that of the next.
+    int plane_pitch, row_pitch;
+};
+
 enum Epilogue {
     // The sum is written.
     EPILOGUE_PLAIN = 0,
@@ -107,6 +128,10 @@ struct Convolution {
     int tile_rows;
     // 3 if the kernel's planes are read one after the other, into smaller bricks; else 1.
     int plane_groups;
+    Brick brick;
+    // Whether the kernel has three rows of stride 1 and a tile a multiple of eight rows, so that a
+    // warp reads each line once for three taps.
+    int shares_lines;
     // Parts that the input channels are cut into; each makes a share of the sum.
     int splits;
     int epilogue;

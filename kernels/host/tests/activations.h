@@ -28,6 +28,12 @@ struct PendingMemory {
         float result = normalized(channel, value);
         return std::max(result, result * slope);
     }
+    // As the convolutions apply it to halves: rounded before the slope, which is a half too.
+    float applied_to_half(int channel, float value) const {
+        auto rounded = [](float x) { return to_float(to_half(x)); };
+        float result = rounded(normalized(channel, value));
+        return std::max(result, rounded(result * rounded(slope)));
+    }
 
   private:
     std::vector<float> made(Random& random) {

@@ -202,6 +202,25 @@ u32 shared_bytes(const Case& c) {
     return std::max(statistics, u32(bricks * brick.strings * 32 + STAGES * c.kernel[1] * c.width * 32) + tables);
 }
 
+// What conv_mma is told about its brick.
+void describe_brick(const Case& c, Convolution& p) {
+    auto extent = [&](int axis, int tile) {
+        return c.kernel[axis] == 1 ? tile : (tile - 1) * c.stride[axis] + c.kernel[axis];
+    };
+    Brick& brick = p.brick;
+    brick.tile_planes = extent(0, c.tile_planes);
+    brick.planes = c.plane_groups > 1 ? c.tile_planes : brick.tile_planes;
+    brick.columns = extent(2, 8);
+    brick.odd_columns = c.kernel[2] == 3 && c.stride[2] == 2 ? (brick.columns + 1) / 2 : 0;
+    brick.area = extent(1, c.tile_rows) * brick.columns, brick.voxels = brick.planes * brick.area;
+    while (1 << brick.row_bits < c.tile_rows) brick.row_bits++;
+    brick.row_pitch = brick.columns * (c.kernel[1] == 1 ? 1 : c.stride[1]);
+    brick.plane_pitch = brick.area * (c.kernel[0] == 1 || c.plane_groups > 1 ? 1 : c.stride[0]);
+    p.shares_lines = c.kernel[1] == 3 && c.stride[1] == 1 && c.tile_rows % 8 == 0;
+    int rounds = c.kernel[2] * (c.plane_groups > 1 ? 1 : c.kernel[0]) * (p.shares_lines ? 1 : c.kernel[1]);
+    brick.copies = parts(parts(2 * brick.voxels, 128), rounds);
+}
+
 template <class Value> void check_case(Random& random, const Case& c) {
     bool halves = std::is_same<Value, half>::value, planar = c.upsample.size() == 1 && c.way != MMA;
     if (c.way == DIRECT_FLOAT) planar = planar && !c.pending[0] && c.upsample[0] == std::array<int, 3>{1, 1, 1} && c.expanded() == 1;
@@ -226,7 +245,9 @@ template <class Value> void check_case(Random& random, const Case& c) {
                     for (int x = 0; x < c.input.columns; x++) {
                         int voxel = sources[s]->voxel(z / up[0], y / up[1], x / up[2]);
                         float value = plain[size_t(channel) * voxels(shape) + voxel];
-                        if (c.pending[s]) value = loaded(stored<Value>(pendings[s]->applied(channel, value)));
+                        if (c.pending[s]) {
+                            value = halves ? pendings[s]->applied_to_half(channel, value) : pendings[s]->applied(channel, value);
+                        }
                         seen.push_back(value);
                     }
                 }
@@ -261,6 +282,7 @@ template <class Value> void check_case(Random& random, const Case& c) {
     }
     p.tile_planes = c.tile_planes, p.tile_rows = c.tile_rows, p.plane_groups = c.plane_groups;
     p.splits = c.splits, p.epilogue = c.epilogue;
+    if (c.way == MMA) describe_brick(c, p);
     Shape domain = c.domain();
     p.tiles[0] = parts(domain.planes, c.tile_planes);
     p.tiles[1] = parts(domain.rows, c.tile_rows);
