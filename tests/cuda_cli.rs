@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use common::{Noise, SeededModel};
+use emulator::Driver;
 use serde_json::Value;
 use voxtile::Geometry;
 use voxtile::formats::{OutputFile, nifti};
@@ -19,8 +20,8 @@ struct Place {
     folder: tempfile::TempDir,
 }
 
-/// The environment of a run.
-type Environment<'a> = (&'a Path, &'a [(&'a str, &'a str)]);
+/// The driver that a run finds, and the emulator's settings.
+type Environment<'a> = (Driver, &'a [(&'a str, &'a str)]);
 
 impl Place {
     fn new(model: &[u8], dims: [usize; 3]) -> Self {
@@ -44,11 +45,10 @@ impl Place {
         self.folder.path().join(name)
     }
 
-    /// Runs the program with the libcuda of a folder.
-    fn run(&self, (folder, settings): Environment, arguments: &[&str]) -> Output {
-        let mut program = Command::new(env!("CARGO_BIN_EXE_voxtile"));
+    fn run(&self, (driver, settings): Environment, arguments: &[&str]) -> Output {
+        let mut program = emulator::program();
         program.current_dir(self.folder.path()).args(arguments);
-        emulator::with(&mut program, folder, settings);
+        driver.set(&mut program, settings);
         let output = program.output().unwrap();
         let text = String::from_utf8_lossy(&output.stderr);
         assert!(!text.contains("panicked") && !text.contains("voxtile emulator:"), "{text}");
@@ -116,15 +116,14 @@ fn devices(environment: Environment) -> Value {
     serde_json::from_str(&text).unwrap()
 }
 
-/// A folder without a libcuda; `None`, after saying so, where the machine has a driver of its own.
-fn without_driver() -> Option<tempfile::TempDir> {
-    let folder = tempfile::tempdir().unwrap();
-    let found = devices((folder.path(), &[]));
+/// Whether this machine has no driver of its own; says so if it has.
+fn without_driver() -> bool {
+    let found = devices((Driver::Machine, &[]));
     let none = found["no_gpu"].as_str().is_some_and(|why| why.contains("libcuda"));
     if !none {
         println!("left out: this machine has an NVIDIA driver: {found}");
     }
-    none.then_some(folder)
+    none
 }
 
 /// A driver that is older than voxtile's kernels, or whose GPU is.
@@ -139,9 +138,9 @@ fn old_driver() -> tempfile::TempDir {
 
 #[test]
 fn devices_are_listed() {
-    let Some(folder) = emulator::folder() else { return };
+    let Some(driver) = emulator::emulated() else { return };
     let settings = [("DEVICES", "2"), ("CAPABILITY", "8.6"), ("MEMORY", "3221225472")];
-    let found = devices((folder, &settings));
+    let found = devices((driver, &settings));
     assert_eq!(found["no_gpu"], Value::Null);
     let [cpu, first, second] = &found["devices"].as_array().unwrap()[..] else {
         panic!("{found}");
@@ -156,24 +155,25 @@ fn devices_are_listed() {
         assert_eq!(gpu["compute_capability"], "8.6");
         assert!(gpu["driver_cuda"].as_str().unwrap().starts_with("12."), "{gpu}");
     }
-    let [text, _] = Place::small().succeed((folder, &settings), &["devices"]);
+    let [text, _] = Place::small().succeed((driver, &settings), &["devices"]);
     let line = text.lines().find(|line| line.starts_with("cuda:1 ")).unwrap();
     for part in ["3.00 GiB of memory", "free", "compute capability 8.6", "kernels sm_86"] {
         assert!(line.contains(part), "no `{part}` in: {line}");
     }
 
-    let Some(nothing) = without_driver() else { return };
-    let [text, _] = Place::small().succeed((nothing.path(), &[]), &["devices"]);
-    assert!(text.contains("no GPU: no NVIDIA driver was found"), "{text}");
+    if without_driver() {
+        let [text, _] = Place::small().succeed((Driver::Machine, &[]), &["devices"]);
+        assert!(text.contains("no GPU: no NVIDIA driver was found"), "{text}");
+    }
 }
 
 /// Of the demonstration on a part of a CT, by the emulated GPU in half precision.
 #[test]
 fn labels_agree_with_the_processor_s() {
-    let Some(folder) = emulator::folder() else { return };
+    let Some(driver) = emulator::gpu() else { return };
     let place = Place::new(&std::fs::read(example("demo.safetensors")).unwrap(), [1, 1, 1]);
     std::fs::copy(example("ct_part.nii.gz"), place.path("image.nii.gz")).unwrap();
-    let cuda = (folder, &[][..]);
+    let cuda = (driver, &[][..]);
     let (ours, report) = place.segment(cuda, &[]);
     assert_eq!(report["device"]["kind"], "cuda");
     assert_eq!(report["device"]["precision"], "f16");
@@ -216,13 +216,13 @@ fn labels_agree_with_the_processor_s() {
 /// Whatever the GPU does first, and however its threads take turns.
 #[test]
 fn the_same_bits_every_time() {
-    let Some(folder) = emulator::folder() else { return };
+    let Some(driver) = emulator::gpu() else { return };
     let place = Place::small();
     let further = ["--device", "cuda", "--probabilities", "p.safetensors"];
     let mut first = None;
     for (seed, threads) in [("0", "2"), ("0", "1"), ("1", "2"), ("2", "1"), ("3", "2")] {
         let settings = [("SEED", seed), ("THREADS", threads)];
-        let (labels, _) = place.segment((folder, &settings), &further);
+        let (labels, _) = place.segment((driver, &settings), &further);
         let found = (labels, std::fs::read(place.path("p.safetensors")).unwrap());
         assert!(*first.get_or_insert(found.clone()) == found, "seed {seed}");
     }
@@ -230,9 +230,9 @@ fn the_same_bits_every_time() {
 
 #[test]
 fn single_precision_finds_the_processor_s_labels() {
-    let Some(folder) = emulator::folder() else { return };
+    let Some(driver) = emulator::gpu() else { return };
     let place = Place::small();
-    let cuda = (folder, &[][..]);
+    let cuda = (driver, &[][..]);
     let (ours, report) = place.segment(cuda, &["--device", "cuda", "--precision", "f32"]);
     assert_eq!(report["device"]["precision"], "f32");
     let (theirs, report) = place.segment(cuda, &["--device", "cpu", "--precision", "f32"]);
@@ -251,22 +251,22 @@ fn single_precision_finds_the_processor_s_labels() {
 /// leaner ways, and then an error that says what was missing.
 #[test]
 fn the_gpu_s_memory_is_bounded_and_its_end_is_told() {
-    let Some(folder) = emulator::folder() else { return };
+    let Some(driver) = emulator::emulated() else { return };
     let place = Place::small();
-    let plan = place.plan((folder, &[]), &["--no-timing"]);
+    let plan = place.plan((driver, &[]), &["--no-timing"]);
     assert_eq!(plan["device"]["kind"], "cuda");
     let of = |name: &str| plan["memory"][name].as_u64().unwrap();
     let (most, least) = (of("estimated_gpu_bytes"), of("least_gpu_bytes"));
     assert!(least > 0 && least < most);
     let [most, least, less] = [most, least, least - 1].map(|bytes| bytes.to_string());
-    let expected = place.segment((folder, &[]), &[]).0;
+    let expected = place.segment((driver, &[]), &[]).0;
     for memory in [&most, &least] {
         let exact = [("MEMORY", memory.as_str())];
-        let (labels, report) = place.segment((folder, &exact), &["--device", "cuda"]);
+        let (labels, report) = place.segment((driver, &exact), &["--device", "cuda"]);
         assert!(labels == expected);
         assert_eq!(report["memory"]["estimated_gpu_bytes"].to_string(), *memory);
         let limit = ["--device", "cuda", "--gpu-memory", memory];
-        let (labels, report) = place.segment((folder, &[]), &limit);
+        let (labels, report) = place.segment((driver, &[]), &limit);
         assert!(labels == expected);
         assert_eq!(report["memory"]["estimated_gpu_bytes"].to_string(), *memory);
     }
@@ -277,48 +277,48 @@ fn the_gpu_s_memory_is_bounded_and_its_end_is_told() {
     for (settings, further) in
         [(&[("MEMORY", less.as_str())][..], &[][..]), (&[], &["--gpu-memory", less.as_str()][..])]
     {
-        let text = place.fail((folder, settings), &[SEGMENT, further].concat(), 5);
+        let text = place.fail((driver, settings), &[SEGMENT, further].concat(), 5);
         for part in ["segmenting this volume needs", "of the memory of emulated GPU", "available"] {
             assert!(text.contains(part), "no `{part}` in: {text}");
         }
     }
     // Not even the network does.
-    let text = place.fail((folder, &[("MEMORY", "100000")]), SEGMENT, 5);
+    let text = place.fail((driver, &[("MEMORY", "100000")]), SEGMENT, 5);
     assert!(text.contains("the network needs") && text.contains("97.66 KiB"), "{text}");
     // Left the choice, it takes the processor.
-    let (labels, report, told) = place.segment_told((folder, &[("MEMORY", "100000")]), &[]);
+    let (labels, report, told) = place.segment_told((driver, &[("MEMORY", "100000")]), &[]);
     assert_eq!(report["device"]["kind"], "cpu");
     let why = report["device"]["fallback"].as_str().unwrap();
     assert!(why.contains("the network needs") && told.contains(why), "{told}");
-    assert!(labels == place.segment((folder, &[]), &["--device", "cpu"]).0);
+    assert!(labels == place.segment((driver, &[]), &["--device", "cpu"]).0);
 }
 
 #[test]
 fn without_a_gpu_the_processor_is_taken_and_the_reason_told() {
+    if emulator::real() {
+        return; // the machine has a GPU
+    }
     let place = Place::small();
     let old = old_driver();
-    let old = |settings: &'static [(&'static str, &'static str)]| (old.path(), settings);
-    // The old driver's settings are not the emulator's.
-    let run = |variables: &[(&str, &str)], folder: &Path, arguments: &[&str]| {
-        let mut program = Command::new(env!("CARGO_BIN_EXE_voxtile"));
-        program.current_dir(place.folder.path()).args(arguments);
-        program.env("LD_LIBRARY_PATH", folder).envs(variables.iter().copied());
+    let run = |variables: &[(&str, &str)], folder: Option<&Path>, arguments: &[&str]| {
+        let mut program = emulator::program();
+        program.current_dir(place.folder.path()).args(arguments).envs(variables.iter().copied());
+        if let Some(folder) = folder {
+            program.env("LD_LIBRARY_PATH", folder);
+        }
         program.output().unwrap()
     };
-    let nothing = without_driver();
-    let mut cases: Vec<(&Path, &[(&str, &str)], &str)> = vec![
-        (old(&[]).0, &[("OLD_DRIVER", "11040")], "supports CUDA 11.4; voxtile needs 12.0"),
-        (old(&[]).0, &[("OLD_INIT", "100")], "sees no GPU"),
-        (old(&[]).0, &[("OLD_INIT", "999")], "CUDA_ERROR_UNKNOWN"),
-        (old(&[]).0, &[], "an old GPU has compute capability 7.5; voxtile's kernels need 8.0"),
-        (
-            old(&[]).0,
-            &[("OLD_CAPABILITY", "80")],
-            "opening an old GPU: CUDA_ERROR_DEVICE_UNAVAILABLE (device is busy)",
-        ),
+    let busy = "opening an old GPU: CUDA_ERROR_DEVICE_UNAVAILABLE (device is busy)";
+    let old = Some(old.path());
+    let mut cases: Vec<(Option<&Path>, &[(&str, &str)], &str)> = vec![
+        (old, &[("OLD_DRIVER", "11040")], "supports CUDA 11.4; voxtile needs 12.0"),
+        (old, &[("OLD_INIT", "100")], "sees no GPU"),
+        (old, &[("OLD_INIT", "999")], "CUDA_ERROR_UNKNOWN"),
+        (old, &[], "an old GPU has compute capability 7.5; voxtile's kernels need 8.0"),
+        (old, &[("OLD_CAPABILITY", "80")], busy),
     ];
-    if let Some(nothing) = &nothing {
-        cases.push((nothing.path(), &[], "no NVIDIA driver was found (libcuda)"));
+    if without_driver() {
+        cases.push((None, &[], "no NVIDIA driver was found (libcuda)"));
     }
     let plain =
         ["segment", "image.nii.gz", "-m", "model.safetensors", "-o", "labels.nii", "--json-lines"];
@@ -341,7 +341,7 @@ fn without_a_gpu_the_processor_is_taken_and_the_reason_told() {
         assert!(told.contains("error: ") && told.contains(why), "no `{why}` in: {told}");
         assert!(!place.path("labels.nii").exists());
     }
-    let listed = run(&[], old(&[]).0, &["devices"]);
+    let listed = run(&[], old, &["devices"]);
     let listed = String::from_utf8(listed.stdout).unwrap();
     assert!(
         listed.contains("cuda:0 an old GPU") && listed.contains("no kernels: too old"),
@@ -351,15 +351,15 @@ fn without_a_gpu_the_processor_is_taken_and_the_reason_told() {
 
 #[test]
 fn what_fails_on_the_gpu_is_told_by_its_name() {
-    let Some(folder) = emulator::folder() else { return };
+    let Some(driver) = emulator::emulated() else { return };
     let place = Place::small();
     for launch in ["1", "20", "60"] {
-        let text = place.fail((folder, &[("FAULT", launch)]), SEGMENT, 8);
+        let text = place.fail((driver, &[("FAULT", launch)]), SEGMENT, 8);
         assert!(text.contains("CUDA_ERROR_ILLEGAL_ADDRESS"), "{text}");
     }
     let several = [&SEGMENT[..SEGMENT.len() - 1], &["cuda:3"]].concat();
-    let text = place.fail((folder, &[("DEVICES", "2")]), &several, 8);
+    let text = place.fail((driver, &[("DEVICES", "2")]), &several, 8);
     assert!(text.contains("there is no GPU 3, but GPUs 0 to 1"), "{text}");
     let second = [&SEGMENT[..SEGMENT.len() - 1], &["cuda:1"]].concat();
-    place.succeed((folder, &[("DEVICES", "2")]), &second);
+    place.succeed((driver, &[("DEVICES", "2")]), &second);
 }
