@@ -304,6 +304,8 @@ impl Forward {
             tile_planes: tiles.tile.planes as i32,
             tile_rows: tiles.tile.rows as i32,
             plane_groups: tiles.tile.plane_groups as i32,
+            brick: tiles.tile.brick(sizes),
+            shares_lines: i32::from(tiles.tile.shares_lines(sizes)),
             splits: tiles.splits as i32,
             ..Convolution::default()
         };

@@ -62,7 +62,19 @@ parameters! {
         upsample: [i32; 3],
         planar: i32,
     }
-    Convolution, 280 bytes {
+    Brick, 40 bytes {
+        planes: i32,
+        columns: i32,
+        odd_columns: i32,
+        area: i32,
+        voxels: i32,
+        tile_planes: i32,
+        copies: i32,
+        row_bits: i32,
+        plane_pitch: i32,
+        row_pitch: i32,
+    }
+    Convolution, 320 bytes {
         sources: [Source; 2],
         weights: Address,
         bias: Address,
@@ -82,9 +94,10 @@ parameters! {
         tile_planes: i32,
         tile_rows: i32,
         plane_groups: i32,
+        brick: Brick,
+        shares_lines: i32,
         splits: i32,
         epilogue: i32,
-        padding: i32,
     }
     Coefficients, 48 bytes {
         partials: Address,

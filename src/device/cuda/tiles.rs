@@ -3,7 +3,7 @@
 //! counted without a GPU.
 
 use super::driver::Launch;
-use super::parameters::Partial;
+use super::parameters::{Brick, Partial};
 use crate::base::{Error, Result};
 use crate::device::Precision;
 use crate::net::plan::CHANNEL_BLOCK;
@@ -174,6 +174,35 @@ impl Tile {
         std::array::from_fn(|axis| domain[axis].div_ceil(tile[axis]))
     }
 
+    /// Whether a warp reads each line of a brick once for three rows of taps.
+    pub(super) fn shares_lines(&self, sizes: &ConvSizes) -> bool {
+        sizes.kernel[1] == 3 && sizes.stride[1] == 1 && self.rows.is_multiple_of(WARP_LINES)
+    }
+
+    /// What `conv_mma` is told about its brick.
+    pub(super) fn brick(&self, sizes: &ConvSizes) -> Brick {
+        let [tile_planes, rows, columns] = self.extent(sizes);
+        let planes = if self.plane_groups > 1 { self.planes } else { tile_planes };
+        let (area, odd) = (rows * columns, sizes.kernel[2] > 1 && sizes.stride[2] == 2);
+        let plane_taps = if self.plane_groups > 1 { 1 } else { sizes.kernel[0] };
+        let row_rounds = if self.shares_lines(sizes) { 1 } else { sizes.kernel[1] };
+        let rounds = plane_taps * sizes.kernel[2] * row_rounds;
+        let step = |axis: usize| if sizes.kernel[axis] == 1 { 1 } else { sizes.stride[axis] };
+        let plane_step = if self.plane_groups > 1 { 1 } else { step(0) };
+        Brick {
+            planes: planes as i32,
+            columns: columns as i32,
+            odd_columns: if odd { columns.div_ceil(2) as i32 } else { 0 },
+            area: area as i32,
+            voxels: (planes * area) as i32,
+            tile_planes: tile_planes as i32,
+            copies: (2 * planes * area).div_ceil(THREADS).div_ceil(rounds) as i32,
+            row_bits: self.rows.ilog2() as i32,
+            plane_pitch: (plane_step * area) as i32,
+            row_pitch: (step(1) * columns) as i32,
+        }
+    }
+
     /// Voxels of input that the tile needs along each axis.
     fn extent(&self, sizes: &ConvSizes) -> [usize; 3] {
         let tile = [self.planes, self.rows, COLUMNS];
@@ -215,9 +244,7 @@ impl Tile {
     /// what they read.
     fn cycles(&self, kernel: ConvKernel, sizes: &ConvSizes) -> usize {
         let products = LINES * COLUMNS * kernel.width() * CHANNEL_BLOCK * sizes.taps();
-        let shares_lines =
-            sizes.kernel[1] == 1 || (sizes.stride[1] == 1 && self.rows % WARP_LINES == 0);
-        let slower = if shares_lines { 8 } else { 9 };
+        let slower = if sizes.kernel[1] == 1 || self.shares_lines(sizes) { 8 } else { 9 };
         products * slower / 8 / PRODUCTS_PER_CYCLE + self.strings(sizes) / STRINGS_PER_CYCLE
     }
 }
