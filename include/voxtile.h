@@ -87,6 +87,18 @@
 // voxtile_device.kind: the processor.
 #define VOXTILE_CPU 1
 
+// voxtile_device.kind: an NVIDIA GPU.
+#define VOXTILE_CUDA 2
+
+// voxtile_session_options.precision: half precision on a GPU, single on the processor.
+#define VOXTILE_PRECISION_DEFAULT 0
+
+// voxtile_session_options.precision: single. On a GPU a check of it, and slow.
+#define VOXTILE_PRECISION_F32 1
+
+// voxtile_session_options.precision: half; on a GPU only.
+#define VOXTILE_PRECISION_F16 2
+
 // voxtile_log_fn level: something worth knowing.
 #define VOXTILE_LOG_INFO 1
 
@@ -161,6 +173,11 @@
 
 // voxtile_cleanup.step: background that one label encloses by faces becomes that label.
 #define VOXTILE_CLEANUP_FILL_HOLES 3
+// voxtile_memory_part.place: the machine's memory.
+#define VOXTILE_PLACE_HOST 0
+
+// voxtile_memory_part.place: the GPU's own memory.
+#define VOXTILE_PLACE_DEVICE 1
 
 // Weights and labels; opaque.
 typedef struct voxtile_model voxtile_model;
@@ -177,16 +194,29 @@ typedef struct voxtile_device {
     uint32_t struct_size;
     // 1 and up; stable within the process. 0 means "choose".
     uint32_t id;
-    // VOXTILE_CPU
+    // VOXTILE_CPU or VOXTILE_CUDA
     uint32_t kind;
-    // 0
-    uint32_t reserved;
+    // Of a GPU: its number among the driver's, from 0. Else 0.
+    uint32_t ordinal;
     // Bytes; 0 if unknown.
     uint64_t memory_total;
     // Bytes; 0 if unknown.
     uint64_t memory_free;
-    // "x86_64 AVX-512"
+    // "x86_64 AVX-512", "NVIDIA H100 80GB HBM3"
     char name[96];
+    // Of a GPU: its compute capability, such as 9 and 0. Else 0.
+    uint32_t capability_major;
+    // See above.
+    uint32_t capability_minor;
+    // 1 if voxtile runs on it; 0 of a GPU that is too old for its kernels.
+    uint32_t covered;
+    // 0
+    uint32_t reserved;
+    // Of a GPU: the newest CUDA that its driver supports, such as "12.4". Else empty.
+    char driver[16];
+    // Of a GPU: which kernels run on it, such as "sm_90a"; "compute_80" are compiled by the driver
+    // when they are loaded. Else empty.
+    char kernels[16];
 } voxtile_device;
 
 // Why a call failed. Frozen: this struct never grows.
@@ -254,12 +284,13 @@ typedef void (*voxtile_log_fn)(void *user, int32_t level, const char *message);
 typedef struct voxtile_session_options {
     // sizeof(voxtile_session_options)
     uint32_t struct_size;
-    // voxtile_device.id, 0 = best available.
+    // voxtile_device.id; 0 = the first GPU that voxtile's kernels cover, if it has room for the
+    // network, else the processor, and then `log` is told why.
     uint32_t device;
     // 0 = all processors this process may use. Results do not depend on it.
     uint32_t threads;
-    // 0
-    uint32_t reserved;
+    // How the network's values are held: VOXTILE_PRECISION_DEFAULT ...
+    uint32_t precision;
     // Bytes that session and runs may allocate beyond the caller's buffers and the model; 0 = no
     // limit.
     uint64_t host_budget;
@@ -267,6 +298,8 @@ typedef struct voxtile_session_options {
     voxtile_log_fn log;
     // Passed to `log`.
     void *log_user;
+    // Bytes of a GPU's own memory that session and runs may allocate; 0 = what is free.
+    uint64_t device_budget;
 } voxtile_session_options;
 
 // A volume. Borrowed for the call; never written. Voxel (i, j, k) lies at
@@ -433,10 +466,15 @@ typedef struct voxtile_estimate {
     uint32_t slab_planes;
     // 1 if the prepared volume is kept whole for the next network of the model.
     uint32_t prepared_kept;
-    // What `host_bytes` are for: indices of voxtile_run_memory.
+    // What `host_bytes` and `device_bytes` are for: indices of voxtile_run_memory.
     uint32_t memory_parts;
     // 0
     uint32_t reserved_too;
+    // Bytes of a GPU's own memory that session and run hold together at the peak; 0 on the
+    // processor.
+    uint64_t device_bytes;
+    // The smallest voxtile_session_options.device_budget that this run would do with.
+    uint64_t least_device_bytes;
 } voxtile_estimate;
 
 // The caller's buffers, dense on the input's own grid, [k][j][i].
@@ -465,8 +503,8 @@ typedef struct voxtile_output {
 typedef struct voxtile_memory_part {
     // sizeof(voxtile_memory_part)
     uint32_t struct_size;
-    // 0
-    uint32_t reserved;
+    // VOXTILE_PLACE_HOST or VOXTILE_PLACE_DEVICE
+    uint32_t place;
     // Its size.
     uint64_t bytes;
     // "label map"
@@ -509,7 +547,7 @@ VOXTILE_API uint32_t voxtile_version(void);
 // "VOXTILE_E_BUSY"; static, never NULL.
 VOXTILE_API const char *voxtile_status_name(voxtile_status status);
 
-// Number of devices; at least 1: the processor.
+// Number of devices: the processor, and the GPUs that NVIDIA's driver sees.
 VOXTILE_API uint32_t voxtile_device_count(void);
 
 // Describes device `index`, counted from 0. Set `out->struct_size` first.
@@ -566,6 +604,14 @@ voxtile_status voxtile_session_create(const struct voxtile_model *model,
                                       struct voxtile_session **out,
                                       struct voxtile_error *error);
 
+// Describes the device that a session runs on; its memory is what was free when the session was
+// made. Set `out->struct_size` first.
+VOXTILE_API
+VOXTILE_CHECK
+voxtile_status voxtile_session_device_get(const struct voxtile_session *session,
+                                          struct voxtile_device *out,
+                                          struct voxtile_error *error);
+
 // Ends a session and joins its threads. NULL is fine.
 VOXTILE_API void voxtile_session_release(struct voxtile_session *session);
 
@@ -599,8 +645,8 @@ voxtile_status voxtile_run_estimate_output(const struct voxtile_session *session
                                            struct voxtile_error *error);
 
 // Describes part `index` of the memory that voxtile_run_estimate_output says, counted from 0, the
-// largest first; voxtile_estimate.memory_parts says how many there are. They add up to
-// voxtile_estimate.host_bytes. Set `out->struct_size` first.
+// largest first; voxtile_estimate.memory_parts says how many there are. Those of the host add up to
+// voxtile_estimate.host_bytes, those of the device to device_bytes. Set `out->struct_size` first.
 VOXTILE_API
 VOXTILE_CHECK
 voxtile_status voxtile_run_memory(const struct voxtile_session *session,

@@ -63,7 +63,20 @@ struct Label {
 struct MemoryPart {
     std::string name;
     uint64_t bytes;
+    bool on_device; ///< in the GPU's own memory
 };
+
+/// The processor and the GPUs; voxtile_session_options.device takes their `id`.
+inline std::vector<voxtile_device> devices() {
+    std::vector<voxtile_device> devices(voxtile_device_count());
+    for (uint32_t index = 0; index < devices.size(); ++index) {
+        devices[index] = make<voxtile_device>();
+        detail::check([&](voxtile_error *e) {
+            return voxtile_device_get(index, &devices[index], e);
+        });
+    }
+    return devices;
+}
 
 /// Weights and labels. Copies share them.
 class Model {
@@ -175,6 +188,15 @@ public:
         session_.reset(raw);
     }
 
+    /// The device it runs on.
+    voxtile_device device() const {
+        auto device = make<voxtile_device>();
+        detail::check([&](voxtile_error *e) {
+            return voxtile_session_device_get(session_.get(), &device, e);
+        });
+        return device;
+    }
+
     /// What a run for labels alone would need, at most.
     voxtile_estimate estimate(
         const voxtile_volume &volume,
@@ -206,7 +228,7 @@ public:
                 return voxtile_run_memory(session_.get(), &volume, &options, &output, index, &part,
                                           e);
             });
-            parts[index] = {part.name, part.bytes};
+            parts[index] = {part.name, part.bytes, part.place == VOXTILE_PLACE_DEVICE};
         }
         return parts;
     }

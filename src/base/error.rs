@@ -29,6 +29,9 @@ pub enum Error {
     /// Valid, but this build or device can't do it.
     #[error("{0}")]
     Unsupported(String),
+    /// There is no such device, or it can't be used; the sentence says why.
+    #[error("{0}")]
+    NoDevice(String),
     /// The memory budget, or the machine's memory, does not suffice.
     #[error("{what} needs {needed_bytes} bytes, but {available_bytes} are allowed")]
     Memory {
@@ -39,9 +42,31 @@ pub enum Error {
         /// How much it may use, in bytes.
         available_bytes: u64,
     },
+    /// The device's memory does not suffice.
+    #[error(
+        "{what} needs {needed_bytes} bytes of the memory of {device}, of which {available_bytes} are \
+         available"
+    )]
+    DeviceMemory {
+        /// What needs the memory.
+        what: String,
+        /// The device's name.
+        device: String,
+        /// How much it needs, in bytes.
+        needed_bytes: u64,
+        /// How much of it is free, or allowed, in bytes.
+        available_bytes: u64,
+    },
     /// The device or its driver reported an error.
-    #[error("device: {0}")]
-    Device(String),
+    #[error("{doing}: {code} ({reason})")]
+    Device {
+        /// What was being done.
+        doing: String,
+        /// The driver's name of the error: `CUDA_ERROR_LAUNCH_FAILED`.
+        code: String,
+        /// What the driver says of it.
+        reason: String,
+    },
     /// The session is running on another thread.
     #[error("the session is busy with another run")]
     Busy,

@@ -35,7 +35,7 @@ pub enum Command {
     /// Measure the labels of a label map
     Statistics(Statistics),
     /// List the devices that can be used
-    Devices,
+    Devices(Devices),
 }
 
 #[derive(Debug, Args)]
@@ -300,12 +300,11 @@ pub struct Info {
     pub json: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Device {
-    /// The best one there is
-    Auto,
-    /// The processor
-    Cpu,
+#[derive(Debug, Args)]
+pub struct Devices {
+    /// For programs
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -328,12 +327,25 @@ impl From<ExportName> for Export {
     }
 }
 
-impl From<Device> for DeviceChoice {
-    fn from(device: Device) -> Self {
-        match device {
-            Device::Auto => Self::Auto,
-            Device::Cpu => Self::Cpu,
+/// A device, as `device_name` writes it; `cuda` alone is the first GPU.
+pub fn device(text: &str) -> Result<DeviceChoice, String> {
+    match text.split_once(':') {
+        None if text == "auto" => Ok(DeviceChoice::Auto),
+        None if text == "cpu" => Ok(DeviceChoice::Cpu),
+        None if text == "cuda" => Ok(DeviceChoice::Cuda(0)),
+        Some(("cuda", ordinal)) if ordinal.bytes().all(|byte| byte.is_ascii_digit()) => {
+            ordinal.parse().map(DeviceChoice::Cuda).map_err(|_| "no such GPU".into())
         }
+        _ => Err("expected auto, cpu, cuda or cuda:N, where N counts GPUs from 0".into()),
+    }
+}
+
+/// "auto", "cpu", "cuda:0".
+pub fn device_name(choice: DeviceChoice) -> String {
+    match choice {
+        DeviceChoice::Auto => "auto".into(),
+        DeviceChoice::Cpu => "cpu".into(),
+        DeviceChoice::Cuda(ordinal) => format!("cuda:{ordinal}"),
     }
 }
 
@@ -507,6 +519,19 @@ mod tests {
             ["-1", "NaN", "inf", "small", "", "1,2", "liver=", "=5", "liver=-1", "a=1,", "a"]
         {
             assert!(MinimumSizes::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn devices() {
+        for text in ["auto", "cpu", "cuda:0", "cuda:7"] {
+            assert_eq!(device(text).map(device_name), Ok(text.to_string()));
+        }
+        assert_eq!(device("cuda"), Ok(DeviceChoice::Cuda(0)));
+        for text in
+            ["", "gpu", "cuda:", "cuda:x", "cuda:-1", "cuda:+1", "cpu:0", "cuda:99999999999"]
+        {
+            assert!(device(text).is_err(), "{text}");
         }
     }
 

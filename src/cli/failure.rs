@@ -14,9 +14,10 @@ Exit codes:
     2  wrong usage
     3  an input can't be read or used
     4  the model can't be read or used
-    5  not enough memory, or --memory is too small
+    5  not enough memory, or --memory or --gpu-memory is too small
     6  an output can't be written
     7  some cases of a batch failed; the others are done
+    8  the device can't be used, or it failed
   130  cancelled";
 
 /// Why the program ends.
@@ -29,6 +30,7 @@ pub enum Exit {
     Memory = 5,
     Output = 6,
     Cases = 7,
+    Device = 8,
     Cancelled = 130,
 }
 
@@ -69,6 +71,16 @@ impl Failure {
                     },
                 )
             }
+            Error::DeviceMemory { what, device, needed_bytes, available_bytes } => Self::new(
+                Exit::Memory,
+                format!(
+                    "{what} needs {} of the memory of {device}, of which {} are available; free \
+                     some, raise --gpu-memory if it is given, or use --device cpu",
+                    bytes_text(*needed_bytes),
+                    bytes_text(*available_bytes)
+                ),
+            ),
+            Error::NoDevice(_) | Error::Device { .. } => Self::new(Exit::Device, error.to_string()),
             _ => Self::new(exit, error.to_string()),
         }
     }
@@ -81,7 +93,7 @@ mod tests {
     #[test]
     fn help_names_every_exit_code() {
         use Exit::*;
-        for exit in [Other, Usage, Input, Model, Memory, Output, Cases, Cancelled] {
+        for exit in [Other, Usage, Input, Model, Memory, Output, Cases, Device, Cancelled] {
             assert!(HELP.contains(&format!("{:>5}  ", exit as u8)), "{exit:?}");
         }
     }
@@ -98,5 +110,16 @@ mod tests {
         assert_eq!(failure.exit, Exit::Memory);
         assert!(failure.message.contains("needs 3.00 GiB, but 1.00 GiB"), "{}", failure.message);
         assert!(failure.message.contains("--memory to at least 3221225472"));
+        let memory = Error::DeviceMemory {
+            what: "the network".into(),
+            device: "a GPU".into(),
+            needed_bytes: 3 << 30,
+            available_bytes: 1 << 30,
+        };
+        let failure = Failure::of(Exit::Input)(memory);
+        assert_eq!(failure.exit, Exit::Memory);
+        let expected = "the network needs 3.00 GiB of the memory of a GPU, of which 1.00 GiB";
+        assert!(failure.message.contains(expected), "{}", failure.message);
+        assert_eq!(exit(Error::NoDevice("x".into())), Exit::Device);
     }
 }

@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use serde_json::json;
-use voxtile::device;
+use serde_json::{Value, json};
+use voxtile::device::{self, DeviceInfo, GpuInfo};
 use voxtile::model::{
     Blend, Family, Normalization, OrientationName, Output, Package, Part, Postprocessing,
 };
@@ -11,10 +11,10 @@ use voxtile::session::{self, Estimate};
 use voxtile::volume::Generation;
 use voxtile::{Element, Geometry, Model, RunOptions, SessionOptions, VolumeView};
 
-use super::arguments::Info;
+use super::arguments::{Devices, Info};
 use super::failure::{Exit, Failure};
-use super::report::bytes_text;
-use super::{print, run_options};
+use super::print;
+use super::report::{bytes_text, gpu_json};
 
 /// Says what a model package is.
 pub fn info(arguments: &Info) -> Result<(), Failure> {
@@ -33,14 +33,21 @@ pub fn info(arguments: &Info) -> Result<(), Failure> {
         let spacing = arguments.spacing.unwrap_or_else(|| network_spacing(&package.parts[0]));
         let (device, estimate) = memory(&model, dims, spacing)?;
         let bytes = bytes_text(estimate.host_bytes);
+        let gpu = match estimate.device_bytes {
+            0 => String::new(),
+            bytes => format!(" and {} of the GPU's memory", bytes_text(bytes)),
+        };
         let _ = writeln!(
             text,
-            "  a volume of {dims:?} voxels of {spacing:?} mm needs up to {bytes} on {device}, in at \
-             most {} tiles, besides itself",
+            "  a volume of {dims:?} voxels of {spacing:?} mm needs up to {bytes} on {device}{gpu}, in \
+             at most {} tiles, besides itself",
             estimate.tiles
         );
         document["memory"] = json!({
-            "device": device, "host_bytes": estimate.host_bytes, "tiles": estimate.tiles,
+            "device": device,
+            "host_bytes": estimate.host_bytes,
+            "gpu_bytes": estimate.device_bytes,
+            "tiles": estimate.tiles,
         });
     }
     if arguments.json {
@@ -86,8 +93,8 @@ fn memory(
     let view = imagined(dims, model.package().channels(), geometry);
     let options = SessionOptions::default();
     let estimate = session::estimate(model, &options, &view, &RunOptions::default());
-    let device = run_options::device().map_or("", |device| device.kind);
-    Ok((device.to_string(), estimate.map_err(Failure::of(Exit::Usage))?))
+    let (estimate, chosen) = estimate.map_err(Failure::of(Exit::Usage))?;
+    Ok((chosen.info.kind.into(), estimate))
 }
 
 /// A volume that is not there: all its voxels are the same bytes.
@@ -206,18 +213,69 @@ fn describe_part(part: &Part, line: &mut impl FnMut(&str, String)) {
 }
 
 /// Lists the devices.
-pub fn devices() -> Result<(), Failure> {
-    let mut text = String::new();
-    for device in device::devices() {
-        let _ = write!(text, "{:<6} {}", device.kind, device.name);
-        if device.memory_total_bytes > 0 {
-            let total = bytes_text(device.memory_total_bytes);
-            let _ = write!(text, ", {total} of memory");
-        }
-        if device.memory_free_bytes > 0 {
-            let _ = write!(text, ", {} free", bytes_text(device.memory_free_bytes));
-        }
-        text.push('\n');
+pub fn devices(arguments: &Devices) -> Result<(), Failure> {
+    let (gpus, no_gpu) = match device::gpu_count() {
+        Ok(count) => (count, None),
+        Err(error) => (0, Some(error.to_string())),
+    };
+    let mut devices = vec![device::cpu::info()];
+    for ordinal in 0..gpus {
+        devices.push(device::gpu_info(ordinal).map_err(Failure::of(Exit::Device))?);
+    }
+    if arguments.json {
+        let devices: Vec<Value> = devices.iter().map(device_entry).collect();
+        let document = json!({
+            "voxtile": { "version": env!("CARGO_PKG_VERSION"), "devices_version": 1 },
+            "devices": devices,
+            "no_gpu": no_gpu,
+        });
+        return print(&format!("{document:#}\n"));
+    }
+    let mut text: String = devices.iter().map(device_line).collect();
+    if let Some(why) = no_gpu {
+        let _ = writeln!(text, "no GPU: {why}");
     }
     print(&text)
+}
+
+/// A device, for programs.
+fn device_entry(device: &DeviceInfo) -> Value {
+    json!({
+        "device": argument_of(device),
+        "kind": device.kind,
+        "name": device.name,
+        "memory_total_bytes": device.memory_total_bytes,
+        "memory_free_bytes": device.memory_free_bytes,
+        "gpu": device.gpu.as_ref().map(gpu_json),
+    })
+}
+
+/// What `--device` calls it.
+fn argument_of(device: &DeviceInfo) -> String {
+    match &device.gpu {
+        None => device.kind.into(),
+        Some(gpu) => format!("{}:{}", device.kind, gpu.ordinal),
+    }
+}
+
+/// A device, for people.
+fn device_line(device: &DeviceInfo) -> String {
+    let mut text = format!("{:<6} {}", argument_of(device), device.name);
+    if device.memory_total_bytes > 0 {
+        let _ = write!(text, ", {} of memory", bytes_text(device.memory_total_bytes));
+    }
+    if device.memory_free_bytes > 0 {
+        let _ = write!(text, ", {} free", bytes_text(device.memory_free_bytes));
+    }
+    if let Some(GpuInfo { capability: [major, minor], driver, kernels, .. }) = &device.gpu {
+        let _ = write!(text, ", compute capability {major}.{minor}, driver for CUDA {driver}");
+        let _ = match kernels {
+            Some(kernels) if kernels.starts_with("compute_") => {
+                write!(text, ", kernels {kernels} (compiled by the driver when they are loaded)")
+            }
+            Some(kernels) => write!(text, ", kernels {kernels}"),
+            None => write!(text, "; no kernels: too old"),
+        };
+    }
+    text + "\n"
 }

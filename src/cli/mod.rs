@@ -36,7 +36,7 @@ pub fn main() -> ExitCode {
         Command::Compare(arguments) => compare::compare(&arguments),
         Command::Statistics(arguments) => statistics::statistics(&arguments),
         Command::Info(arguments) => information::info(&arguments),
-        Command::Devices => information::devices(),
+        Command::Devices(arguments) => information::devices(&arguments),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

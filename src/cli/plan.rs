@@ -5,15 +5,15 @@ use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use voxtile::device::MemoryPart;
+use voxtile::device::{MemoryPart, Place};
 use voxtile::formats::nifti;
-use voxtile::session::{self, Estimate, Region};
+use voxtile::session::{self, ChosenDevice, Estimate, Region};
 use voxtile::{Geometry, Model, RunOptions, Session, VolumeView};
 
 use super::arguments::Plan;
 use super::failure::{Exit, Failure};
 use super::information::{imagined, network_spacing};
-use super::report::{bytes_text, duration_text, parts_json};
+use super::report::{bytes_text, device_json, device_text, duration_text, parts_json};
 use super::segment::check_channels;
 use super::{mask, print, run_options};
 
@@ -40,6 +40,8 @@ impl Subject {
 struct Forecast<'a> {
     subject: &'a Subject,
     estimate: Estimate,
+    /// Where it would run.
+    chosen: ChosenDevice,
     memory: Vec<MemoryPart>,
     /// What lies outside the session: image, mask, what is being written.
     outside_bytes: u64,
@@ -62,27 +64,35 @@ pub fn plan(arguments: &Plan) -> Result<(), Failure> {
     ];
     options.taken_bytes = further.iter().fold(0, |sum, (_, bytes)| sum.saturating_add(*bytes));
     let session_options = run_options::session_options(&arguments.run);
+    let _held = run_options::hold(&arguments.run)?;
     let estimate = |options: &RunOptions| {
         session::estimate(&model, &session_options, &subject.view(), options).map_err(Failure::of(
             if arguments.volume.is_some() { Exit::Usage } else { Exit::Input },
         ))
     };
     let outside_bytes = options.taken_bytes;
-    let mut found = estimate(&options)?;
+    let (mut found, mut chosen) = estimate(&options)?;
     let least = found.least_host_bytes.saturating_add(outside_bytes);
     run_options::obey(session_options.host_budget_bytes, least)?;
     if let Some(path) = &arguments.run.region_mask {
         let mask = mask::read(path, subject.dims, &subject.geometry, arguments.input())?;
         options.region = Some(Region::Mask(mask));
-        found = estimate(&options)?;
+        (found, chosen) = estimate(&options)?;
     }
     let estimate = found;
     let memory = run_options::memory_parts(&estimate, &further);
-    let mut forecast =
-        Forecast { subject: &subject, estimate, memory, outside_bytes, network_seconds: None };
+    let mut forecast = Forecast {
+        subject: &subject,
+        estimate,
+        chosen,
+        memory,
+        outside_bytes,
+        network_seconds: None,
+    };
     if !arguments.no_timing {
         let session = Session::new(Arc::new(model), &session_options);
         let session = session.map_err(Failure::of(Exit::Model))?;
+        forecast.chosen = session.chosen_device().clone();
         let seconds = session.network_seconds(&forecast.estimate);
         forecast.network_seconds = Some(seconds.map_err(Failure::of(Exit::Model))?);
         return tell(arguments, session.model(), &forecast, &options);
@@ -162,8 +172,10 @@ impl Forecast<'_> {
         let mut line = |name: &str, value: String| {
             let _ = writeln!(text, "  {name:<16} {value}");
         };
-        let device = run_options::device();
-        line("device", device.map_or_else(String::new, |d| format!("{} ({})", d.kind, d.name)));
+        line("device", device_text(&self.chosen));
+        if let Some(why) = &self.chosen.fallback {
+            line("", why.clone());
+        }
         let skipped = match (skipped_tiles, arguments.run.skip_air) {
             (0, None) => String::new(),
             (0, Some(_)) => ", those of air included".into(),
@@ -178,12 +190,23 @@ impl Forecast<'_> {
             Some(seconds) => line("network", format!("about {}", duration_text(seconds))),
             None => line("network", "not timed".into()),
         }
-        line("memory", format!("at most {}", bytes_text(self.bytes())));
-        for part in self.memory.iter().filter(|part| part.bytes >= WORTH_TELLING_BYTES) {
-            line("", format!("{:>12}  {}", bytes_text(part.bytes), part.name));
+        let mut memory = |name: &str, bytes: u64, place: Place| {
+            line(name, format!("at most {}", bytes_text(bytes)));
+            let there = self.memory.iter().filter(|part| part.place == place);
+            for part in there.filter(|part| part.bytes >= WORTH_TELLING_BYTES) {
+                line("", format!("{:>12}  {}", bytes_text(part.bytes), part.name));
+            }
+        };
+        memory("memory", self.bytes(), Place::Host);
+        if self.estimate.device_bytes > 0 {
+            memory("GPU memory", self.estimate.device_bytes, Place::Device);
         }
         let least = self.least_bytes();
         line("least --memory", format!("{least} ({})", bytes_text(least)));
+        let least = self.estimate.least_device_bytes;
+        if least > 0 {
+            line("least of the GPU", format!("{least} ({})", bytes_text(least)));
+        }
         let kept = if choices.keep_prepared { "kept" } else { "not kept" };
         line("slabs", format!("of up to {} planes; prepared volume {kept}", choices.slab_planes));
         let blends = run_options::blends(model.package()).join(", ");
@@ -196,7 +219,6 @@ impl Forecast<'_> {
 
     fn json(&self, arguments: &Plan, model: &Model, options: &RunOptions) -> Value {
         let Estimate { tiles, skipped_tiles, passes, part_passes, choices, .. } = &self.estimate;
-        let device = run_options::device();
         json!({
             "voxtile": { "version": env!("CARGO_PKG_VERSION"), "plan_version": 1 },
             "model": {
@@ -212,7 +234,7 @@ impl Forecast<'_> {
             },
             "options": run_options::json(&arguments.run),
             "probability_labels": options.probabilities,
-            "device": device.map(|device| json!({ "kind": device.kind, "name": device.name })),
+            "device": device_json(&self.chosen, None),
             "run": {
                 "tiles": tiles,
                 "skipped_tiles": skipped_tiles,
@@ -223,6 +245,8 @@ impl Forecast<'_> {
             "memory": {
                 "estimated_bytes": self.bytes(),
                 "least_bytes": self.least_bytes(),
+                "estimated_gpu_bytes": self.estimate.device_bytes,
+                "least_gpu_bytes": self.estimate.least_device_bytes,
                 "image_bytes": self.subject.bytes,
                 "parts": parts_json(&self.memory),
                 "slab_planes": choices.slab_planes,

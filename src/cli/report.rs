@@ -4,10 +4,10 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use voxtile::device::{DeviceInfo, MemoryPart};
+use voxtile::device::{DeviceInfo, GpuInfo, MemoryPart, Place};
 use voxtile::formats::Image;
 use voxtile::model::{Label, Package};
-use voxtile::session::{LabelStatistics, Report};
+use voxtile::session::{ChosenDevice, LabelStatistics, Report};
 
 use super::arguments::Segment;
 use super::run_options;
@@ -67,7 +67,7 @@ pub struct Outcome<'a> {
     pub output: &'a Path,
     pub package: &'a Package,
     pub image: &'a Image,
-    pub device: &'a DeviceInfo,
+    pub device: &'a ChosenDevice,
     pub threads: usize,
     pub report: &'a Report,
     pub found: &'a [Found],
@@ -208,6 +208,7 @@ impl Outcome<'_> {
             },
             "memory": {
                 "estimated_bytes": self.estimated_bytes,
+                "estimated_gpu_bytes": report.estimate.device_bytes,
                 "peak_bytes": self.peak_bytes,
                 "image_bytes": image.bytes.len(),
                 "parts": parts,
@@ -223,7 +224,7 @@ impl Outcome<'_> {
 pub fn setting(
     arguments: &Segment,
     package: &Package,
-    device: &DeviceInfo,
+    device: &ChosenDevice,
     threads: usize,
 ) -> Value {
     json!({
@@ -239,13 +240,54 @@ pub fn setting(
             "provenance": package.provenance,
         },
         "options": run_options::json(&arguments.run),
-        "device": { "kind": device.kind, "name": device.name, "threads": threads },
+        "device": device_json(device, Some(threads)),
     })
 }
 
 /// What memory is for, for programs.
 pub fn parts_json(parts: &[MemoryPart]) -> Vec<Value> {
-    parts.iter().map(|part| json!({ "name": part.name, "bytes": part.bytes })).collect()
+    let part = |part: &MemoryPart| json!({ "name": part.name, "bytes": part.bytes, "place": place_name(part.place) });
+    parts.iter().map(part).collect()
+}
+
+fn place_name(place: Place) -> &'static str {
+    match place {
+        Place::Host => "host",
+        Place::Device => "gpu",
+    }
+}
+
+/// "cpu (x86_64 AVX2)", "cuda:0 (NVIDIA H100 80GB HBM3), f16".
+pub fn device_text(device: &ChosenDevice) -> String {
+    let DeviceInfo { kind, name, gpu, .. } = &device.info;
+    match gpu {
+        None => format!("{kind} ({name})"),
+        Some(gpu) => format!("{kind}:{} ({name}), {}", gpu.ordinal, device.precision.name()),
+    }
+}
+
+/// Where a session runs, for programs. `threads` are the processor's.
+pub fn device_json(device: &ChosenDevice, threads: Option<usize>) -> Value {
+    let gpu = device.info.gpu.as_ref();
+    json!({
+        "kind": device.info.kind,
+        "name": device.info.name,
+        "threads": threads,
+        "precision": device.precision.name(),
+        "fallback": device.fallback,
+        "gpu": gpu.map(gpu_json),
+    })
+}
+
+/// What a GPU is, for programs.
+pub fn gpu_json(gpu: &GpuInfo) -> Value {
+    let [major, minor] = gpu.capability;
+    json!({
+        "ordinal": gpu.ordinal,
+        "compute_capability": format!("{major}.{minor}"),
+        "driver_cuda": gpu.driver,
+        "kernels": gpu.kernels,
+    })
 }
 
 /// "512 bytes", "1.50 GiB".

@@ -5,16 +5,22 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use voxtile::Element;
-use voxtile::device::Accumulators;
+use voxtile::device::{Accumulators, DeviceChoice, Precision};
 use voxtile::session::Grid;
 
-use super::arguments::{Device, ExportName, Labels, MinimumSizes, memory, step, threads};
+use super::arguments::{ExportName, Labels, MinimumSizes, device, memory, step, threads};
 
 #[derive(Debug, Args)]
 pub struct RunArguments {
-    /// Where to run
-    #[arg(long, value_enum, default_value = "auto")]
-    pub device: Device,
+    /// Where to run: auto, cpu, cuda or cuda:N. auto is the first GPU that voxtile's kernels cover, if
+    /// it has room for the network, else the processor
+    #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = device)]
+    pub device: DeviceChoice,
+
+    /// How the network's values are held [default: f16 on a GPU, f32 on the processor, which has no
+    /// other]. f32 on a GPU is a check of it, and slow
+    #[arg(long, value_enum, value_name = "TYPE")]
+    pub precision: Option<PrecisionName>,
 
     /// Processor threads [default: all]; results do not depend on it
     #[arg(long, value_name = "N", value_parser = threads)]
@@ -105,6 +111,26 @@ pub struct RunArguments {
     /// [default: what the machine has]
     #[arg(long, value_name = "SIZE", value_parser = memory)]
     pub memory: Option<u64>,
+
+    /// Most memory of the GPU to use for network and run [default: what is free]
+    #[arg(long, value_name = "SIZE", value_parser = memory)]
+    pub gpu_memory: Option<u64>,
+}
+
+/// How a network's values are held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum PrecisionName {
+    F32,
+    F16,
+}
+
+impl From<PrecisionName> for Precision {
+    fn from(name: PrecisionName) -> Self {
+        match name {
+            PrecisionName::F32 => Self::F32,
+            PrecisionName::F16 => Self::F16,
+        }
+    }
 }
 
 /// Voxels along i, j, k.

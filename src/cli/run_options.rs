@@ -1,37 +1,44 @@
 //! What the session is asked to do, of the arguments and the model.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
-use voxtile::device::{self, DeviceInfo, MemoryPart};
+use voxtile::base::Pool;
+use voxtile::device::{self, MemoryPart, Precision};
 use voxtile::formats::tensors::GATHERED_BYTES;
 use voxtile::model::{Blend, Package};
 use voxtile::session::{Cleanup, Estimate, Region};
 use voxtile::{Error, RunOptions, SessionOptions};
 
-use super::arguments::{ExportName, Labels};
+use super::arguments::{ExportName, Labels, device_name};
 use super::failure::{Exit, Failure};
 use super::run_arguments::{GridName, RunArguments};
 
 /// What may be used: without a limit, no more than the machine has, so that a header that claims
 /// a volume of kilometres is refused before it is tried.
 pub fn memory(arguments: &RunArguments) -> Option<u64> {
-    let machine = || device().map(|device| device.memory_total_bytes);
-    arguments.memory.or_else(machine).filter(|bytes| *bytes > 0)
-}
-
-/// The device that is taken where none is named.
-pub fn device() -> Option<DeviceInfo> {
-    device::devices().into_iter().next()
+    let machine = || device::cpu::info().memory_total_bytes;
+    Some(arguments.memory.unwrap_or_else(machine)).filter(|bytes| *bytes > 0)
 }
 
 /// How the session is set up.
 pub fn session_options(arguments: &RunArguments) -> SessionOptions {
     SessionOptions {
-        device: arguments.device.into(),
+        device: arguments.device,
+        precision: arguments.precision.map(Into::into),
         threads: arguments.threads.unwrap_or(0),
         host_budget_bytes: memory(arguments),
+        device_budget_bytes: arguments.gpu_memory,
     }
+}
+
+/// Opens the device, for as long as what is returned lives: a GPU takes a moment to start, and would
+/// again when it is asked for its memory and when the model is loaded.
+pub fn hold(arguments: &RunArguments) -> Result<device::Opened, Failure> {
+    let pool = Pool::new(1).map_err(Failure::of(Exit::Other))?;
+    let precision = arguments.precision.map(Into::into);
+    device::open(arguments.device, precision, Arc::new(pool)).map_err(Failure::of(Exit::Usage))
 }
 
 /// What a run is asked to do, but for the mask of a region.
@@ -212,9 +219,9 @@ pub fn obey(memory: Option<u64>, needed_bytes: u64) -> Result<(), Failure> {
 
 /// The options that shape a run, for programs.
 pub fn json(arguments: &RunArguments) -> Value {
-    let name = |debug: String| debug.to_lowercase();
     json!({
-        "device": name(format!("{:?}", arguments.device)),
+        "device": device_name(arguments.device),
+        "precision": arguments.precision.map(|name| Precision::from(name).name()),
         "threads": arguments.threads,
         "step": arguments.step,
         "mirror": arguments.mirror,
@@ -238,6 +245,7 @@ pub fn json(arguments: &RunArguments) -> Value {
         }),
         "fill_holes": arguments.fill_holes.as_ref().map(|labels| &labels.0),
         "memory_bytes": arguments.memory,
+        "gpu_memory_bytes": arguments.gpu_memory,
     })
 }
 

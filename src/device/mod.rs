@@ -1,11 +1,17 @@
 //! What a device must do, and the plain data it is handed. A device knows no model, file or JSON.
 
 pub mod cpu;
+#[cfg(feature = "cuda")]
+pub mod cuda;
+#[cfg(test)]
+mod networks;
+#[cfg(test)]
+mod reference;
 
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::base::{Pool, Result};
+use crate::base::{Error, Pool, Result};
 use crate::net::{Plan, Weights};
 use crate::volume::AxisMap;
 use crate::window::{Slab, Tile};
@@ -13,14 +19,49 @@ use crate::window::{Slab, Tile};
 /// What a device is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceInfo {
-    /// `cpu`.
+    /// `cpu` or `cuda`.
     pub kind: &'static str,
-    /// For people: "x86-64 AVX-512".
+    /// For people: "x86_64 AVX-512", "NVIDIA H100 80GB HBM3".
     pub name: String,
     /// Bytes of memory in all; 0 if unknown.
     pub memory_total_bytes: u64,
-    /// Bytes of memory that are free now; 0 if unknown.
+    /// Bytes of memory that were free when it was asked; 0 if unknown.
     pub memory_free_bytes: u64,
+    /// More about a GPU.
+    pub gpu: Option<GpuInfo>,
+}
+
+/// What a GPU is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GpuInfo {
+    /// Its number among the driver's, from 0.
+    pub ordinal: u32,
+    /// Compute capability, major and minor.
+    pub capability: [u32; 2],
+    /// The newest CUDA that the driver supports: "12.4".
+    pub driver: String,
+    /// Which of our kernels run on it: "sm_90"; "compute_80" are compiled by the driver when they
+    /// are loaded. `None` if it is too old for all of them.
+    pub kernels: Option<&'static str>,
+}
+
+/// How a network's values are held while it runs. Sums are always single precision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precision {
+    /// Single precision: what the processor does, and a check of what a GPU does.
+    F32,
+    /// Half precision: what a GPU does.
+    F16,
+}
+
+impl Precision {
+    /// "f32" or "f16".
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+        }
+    }
 }
 
 /// What is averaged where tiles overlap.
@@ -115,12 +156,33 @@ pub struct MemoryPart {
     pub name: &'static str,
     /// Its size.
     pub bytes: u64,
+    /// Where it is.
+    pub place: Place,
+}
+
+/// Whose memory it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// The machine's.
+    Host,
+    /// The GPU's own.
+    Device,
 }
 
 impl MemoryPart {
-    /// `bytes` for `name`.
+    /// `bytes` of the machine's memory for `name`.
     pub fn new(name: &'static str, bytes: u64) -> Self {
-        Self { name, bytes }
+        Self { name, bytes, place: Place::Host }
+    }
+
+    /// `bytes` of the GPU's memory for `name`.
+    pub fn on_device(name: &'static str, bytes: u64) -> Self {
+        Self { name, bytes, place: Place::Device }
+    }
+
+    /// Bytes of those of `parts` that are in one place.
+    pub fn sum(parts: &[Self], place: Place) -> u64 {
+        parts.iter().filter(|part| part.place == place).map(|part| part.bytes).sum()
     }
 }
 
@@ -129,6 +191,15 @@ impl MemoryPart {
 pub trait Device: Send {
     /// What the device is.
     fn info(&self) -> &DeviceInfo;
+
+    /// How it holds a network's values.
+    fn precision(&self) -> Precision;
+
+    /// Bytes of memory of its own that are free now; `None` if it works in the machine's.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn free_bytes(&self) -> Result<Option<u64>>;
 
     /// What the device will hold for `plan` and `folds` sets of its weights once loaded.
     fn loaded_memory(&self, plan: &Plan, folds: usize) -> Vec<MemoryPart>;
@@ -221,21 +292,86 @@ pub struct JobSize {
 /// Which device a session runs on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DeviceChoice {
-    /// The best one there is.
+    /// The first GPU that our kernels cover, or else the processor.
     #[default]
     Auto,
     /// The processor.
     Cpu,
+    /// The NVIDIA GPU with this ordinal.
+    Cuda(u32),
 }
 
-/// All devices of this machine; at least the processor.
-pub fn devices() -> Vec<DeviceInfo> {
-    vec![cpu::info()]
+/// How many GPUs the driver sees, at least one.
+///
+/// # Errors
+/// [`Error::NoDevice`]: why there is none.
+pub fn gpu_count() -> Result<u32> {
+    #[cfg(feature = "cuda")]
+    return cuda::count();
+    #[cfg(not(feature = "cuda"))]
+    Err(without_cuda())
 }
 
-/// Opens a device; the processor works with the threads of `pool`.
-pub fn open(choice: DeviceChoice, pool: Arc<Pool>) -> Box<dyn Device> {
-    match choice {
-        DeviceChoice::Auto | DeviceChoice::Cpu => Box::new(cpu::Cpu::new(pool)),
+/// What the GPU with an ordinal is. Asking for its free memory takes a moment.
+///
+/// # Errors
+/// [`Error::NoDevice`] if there is none; [`Error::Device`].
+pub fn gpu_info(
+    #[cfg_attr(not(feature = "cuda"), allow(unused))] ordinal: u32,
+) -> Result<DeviceInfo> {
+    #[cfg(feature = "cuda")]
+    return cuda::info(ordinal);
+    #[cfg(not(feature = "cuda"))]
+    Err(without_cuda())
+}
+
+#[cfg(not(feature = "cuda"))]
+fn without_cuda() -> Error {
+    Error::NoDevice("this build of voxtile has no CUDA".into())
+}
+
+/// A device that was opened.
+pub struct Opened {
+    /// The device.
+    pub device: Box<dyn Device>,
+    /// Where the choice was left to voxtile and the processor was taken: why no GPU was.
+    pub fallback: Option<String>,
+}
+
+/// Opens a device; the processor works with the threads of `pool`. Without a `precision` a device
+/// takes the one it is made for.
+///
+/// # Errors
+/// [`Error::NoDevice`] if there is none; [`Error::Unsupported`] if it lacks the precision;
+/// [`Error::Device`] if it does not work.
+pub fn open(choice: DeviceChoice, precision: Option<Precision>, pool: Arc<Pool>) -> Result<Opened> {
+    let fallback = match choice {
+        DeviceChoice::Cpu => None,
+        DeviceChoice::Cuda(ordinal) => {
+            return Ok(Opened { device: gpu(Some(ordinal), precision)?, fallback: None });
+        }
+        DeviceChoice::Auto => match gpu(None, precision) {
+            Ok(device) => return Ok(Opened { device, fallback: None }),
+            Err(error) => Some(error.to_string()),
+        },
+    };
+    if precision == Some(Precision::F16) {
+        let needs = "half precision needs a GPU; the processor's is single precision";
+        return Err(match fallback {
+            Some(why) => Error::NoDevice(format!("{needs}: {why}")),
+            None => Error::Unsupported(needs.into()),
+        });
     }
+    Ok(Opened { device: Box::new(cpu::Cpu::new(pool)), fallback })
+}
+
+/// The GPU with an ordinal, or the first that our kernels cover.
+#[cfg(feature = "cuda")]
+fn gpu(ordinal: Option<u32>, precision: Option<Precision>) -> Result<Box<dyn Device>> {
+    Ok(Box::new(cuda::Cuda::open(ordinal, precision.unwrap_or(Precision::F16))?))
+}
+
+#[cfg(not(feature = "cuda"))]
+fn gpu(_: Option<u32>, _: Option<Precision>) -> Result<Box<dyn Device>> {
+    Err(without_cuda())
 }

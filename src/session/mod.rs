@@ -5,6 +5,7 @@ mod components;
 mod flood;
 mod labels;
 mod observer;
+mod opening;
 mod options;
 mod part;
 mod postprocess;
@@ -15,6 +16,7 @@ mod size;
 mod statistics;
 
 pub use observer::{Level, Observer, Phase, ProbabilityBox, Progress, Unobserved};
+pub use opening::ChosenDevice;
 pub use options::{Export, Grid, Region, RunOptions, SessionOptions};
 pub use postprocess::Cleanup;
 pub use run::{Session, estimate};
@@ -90,10 +92,14 @@ pub struct Estimate {
     pub part_passes: Vec<usize>,
     /// Bytes of host memory: what the session holds and what the run adds, at the peak.
     pub host_bytes: u64,
-    /// What they are for, the largest first.
+    /// Bytes of a GPU's own memory, likewise; 0 on the processor.
+    pub device_bytes: u64,
+    /// What both are for, the largest first.
     pub memory: Vec<MemoryPart>,
-    /// The smallest budget that would do.
+    /// The smallest budget of host memory that would do.
     pub least_host_bytes: u64,
+    /// The smallest budget of the GPU's memory that would do.
+    pub least_device_bytes: u64,
     /// How the run goes about it, within the session's budget.
     pub choices: Choices,
 }

@@ -4,18 +4,24 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::Cleanup;
-use crate::device::{Accumulators, DeviceChoice};
+use crate::device::{Accumulators, DeviceChoice, Precision};
 
 /// How a session is set up.
 #[derive(Clone, Debug, Default)]
 pub struct SessionOptions {
     /// Where it runs.
     pub device: DeviceChoice,
+    /// How the network's values are held; `None` takes what the device is made for: half precision
+    /// on a GPU, single on the processor.
+    pub precision: Option<Precision>,
     /// Threads of the processor; 0 takes the machine's parallelism. Results do not depend on it.
     pub threads: usize,
     /// Bytes of host memory that the session and its runs may allocate, beyond the caller's
     /// volume and the mapped model; `None` sets no limit. Results do not depend on it.
     pub host_budget_bytes: Option<u64>,
+    /// Bytes of a GPU's own memory that the session and its runs may allocate; `None` allows what is
+    /// free. Results do not depend on it.
+    pub device_budget_bytes: Option<u64>,
 }
 
 /// What comes to the caller's grid.

@@ -5,15 +5,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, TryLockError};
 use std::time::Instant;
 
+use super::opening::{self, ChosenDevice};
 use super::part::{Input, Kept, Supply, Target};
-use super::size::{self, Sizing};
+use super::size::{self, Budget, Sizing};
 use super::{
     Estimate, LabelMap, Level, Observer, Phase, Progress, Report, RunOptions, Segmentation,
     SessionOptions, postprocess, region,
 };
 use crate::base::error::filled;
 use crate::base::{Error, Pool, Result};
-use crate::device::{self, Device, DeviceInfo};
+use crate::device::{Device, DeviceInfo, MemoryPart, Place};
 use crate::model::{Model, Part};
 use crate::net::Plan;
 use crate::volume::{Found, Planes, Preparation, Recipe, VolumeView};
@@ -32,13 +33,13 @@ pub struct Session {
     plans: Vec<Arc<Plan>>,
     pool: Arc<Pool>,
     device: Mutex<Loaded>,
-    info: DeviceInfo,
-    host_budget_bytes: Option<u64>,
+    chosen: ChosenDevice,
+    budget: Budget,
     cancelled: AtomicBool,
 }
 
 /// A device, and the part of the model it holds: one at a time.
-struct Loaded {
+pub(super) struct Loaded {
     device: Box<dyn Device>,
     part: Option<usize>,
     /// Seconds of a network pass of each part, once measured.
@@ -46,7 +47,11 @@ struct Loaded {
 }
 
 impl Loaded {
-    fn load(&mut self, part: usize, plan: &Arc<Plan>, model: &Model) -> Result<()> {
+    pub(super) fn new(device: Box<dyn Device>) -> Self {
+        Self { device, part: None, pass_seconds: None }
+    }
+
+    pub(super) fn load(&mut self, part: usize, plan: &Arc<Plan>, model: &Model) -> Result<()> {
         if self.part != Some(part) {
             self.part = None;
             self.device.load(Arc::clone(plan), &model.weights(part))?;
@@ -54,6 +59,13 @@ impl Loaded {
             self.part = Some(part);
         }
         Ok(())
+    }
+
+    /// Bytes that the device holds in a place.
+    fn bytes(&self, plans: &[Arc<Plan>], model: &Model, place: Place) -> u64 {
+        let Some(part) = self.part else { return 0 };
+        let folds = model.package().parts[part].folds.len();
+        MemoryPart::sum(&self.device.loaded_memory(&plans[part], folds), place)
     }
 }
 
@@ -67,27 +79,13 @@ impl Session {
     pub fn new(model: Arc<Model>, options: &SessionOptions) -> Result<Self> {
         let pool = Arc::new(Pool::new(options.threads)?);
         let plans = plans(&model)?;
-        let mut loaded = Loaded {
-            device: device::open(options.device, Arc::clone(&pool)),
-            part: None,
-            pass_seconds: None,
+        let (loaded, chosen) = opening::load(options, &model, &plans, &pool)?;
+        let budget = Budget {
+            host_bytes: options.host_budget_bytes,
+            device_bytes: options.device_budget_bytes,
         };
-        let bytes = |(plan, part): (&Arc<Plan>, &Part)| -> u64 {
-            let memory = loaded.device.loaded_memory(plan, part.folds.len());
-            memory.iter().map(|part| part.bytes).sum()
-        };
-        let most = plans.iter().zip(&model.package().parts).map(bytes).max().unwrap_or(0);
-        size::obey(options.host_budget_bytes, most, "the network")?;
-        loaded.load(0, &plans[0], &model)?;
-        Ok(Self {
-            info: loaded.device.info().clone(),
-            model,
-            plans,
-            pool,
-            device: Mutex::new(loaded),
-            host_budget_bytes: options.host_budget_bytes,
-            cancelled: AtomicBool::new(false),
-        })
+        let (device, cancelled) = (Mutex::new(loaded), AtomicBool::new(false));
+        Ok(Self { model, plans, pool, device, chosen, budget, cancelled })
     }
 
     /// The model it runs.
@@ -97,7 +95,12 @@ impl Session {
 
     /// The device it runs on.
     pub fn device(&self) -> &DeviceInfo {
-        &self.info
+        &self.chosen.info
+    }
+
+    /// The device it runs on, how, and why.
+    pub fn chosen_device(&self) -> &ChosenDevice {
+        &self.chosen
     }
 
     /// Threads of the processor that take part.
@@ -112,7 +115,7 @@ impl Session {
     /// [`Error::Busy`] during a run; [`Error::Argument`] if volume or options can't be used.
     pub fn estimate(&self, volume: &VolumeView, options: &RunOptions) -> Result<Estimate> {
         let loaded = self.lock()?;
-        self.sized(&*loaded.device, volume, options)
+        Ok(self.sized(&loaded, volume, options)?.0)
     }
 
     /// Seconds that the network passes of `estimate` will take, from a trial of about a second for
@@ -151,9 +154,8 @@ impl Session {
     ) -> Result<Segmentation> {
         let mut loaded = self.lock()?;
         self.cancelled.store(false, Ordering::Relaxed);
-        let estimate = self.sized(&*loaded.device, volume, options)?;
-        let what = "segmenting this volume";
-        size::obey(self.budget(options), estimate.least_host_bytes, what)?;
+        let (estimate, budget) = self.sized(&loaded, volume, options)?;
+        budget.obey(&estimate, self.device(), "segmenting this volume")?;
         let mut run = Run {
             session: self,
             options,
@@ -184,20 +186,28 @@ impl Session {
         })
     }
 
+    /// What a run takes, and what it may take.
     fn sized(
         &self,
-        device: &dyn Device,
+        loaded: &Loaded,
         volume: &VolumeView,
         options: &RunOptions,
-    ) -> Result<Estimate> {
+    ) -> Result<(Estimate, Budget)> {
         let Self { model, plans, .. } = self;
+        let device = &*loaded.device;
         let sizing = Sizing { model, plans, device, threads: self.pool.threads() };
-        sizing.estimate(volume, options, self.budget(options))
+        let held = loaded.bytes(plans, model, Place::Device);
+        let could = device.free_bytes()?.map(|free| free.saturating_add(held));
+        let budget = Budget {
+            host_bytes: self.host_budget(options),
+            device_bytes: self.budget.device_bytes.into_iter().chain(could).min(),
+        };
+        Ok((sizing.estimate(volume, options, budget)?, budget))
     }
 
-    /// Bytes of the budget that are left for the session and a run.
-    fn budget(&self, options: &RunOptions) -> Option<u64> {
-        self.host_budget_bytes.map(|bytes| bytes.saturating_sub(options.taken_bytes))
+    /// Bytes of the host budget that are left for the session and a run.
+    fn host_budget(&self, options: &RunOptions) -> Option<u64> {
+        self.budget.host_bytes.map(|bytes| bytes.saturating_sub(options.taken_bytes))
     }
 }
 
@@ -207,23 +217,27 @@ fn plans(model: &Model) -> Result<Vec<Arc<Plan>>> {
     parts.map(|part| Ok(Arc::new(Plan::new(model.network(part).clone())?))).collect()
 }
 
-/// What a run of `model` on `volume` would need, as [`Session::estimate`] says it, without making
-/// the model ready: no weight is read.
+/// What a run of `model` on `volume` would need, as [`Session::estimate`] says it, and where it
+/// would run, without making the model ready: no weight is read.
 ///
 /// # Errors
-/// [`Error::Argument`] if volume or options can't be used.
+/// [`Error::Argument`] if volume or options can't be used; those of opening the device.
 pub fn estimate(
     model: &Model,
     options: &SessionOptions,
     volume: &VolumeView,
     run_options: &RunOptions,
-) -> Result<Estimate> {
+) -> Result<(Estimate, ChosenDevice)> {
     let pool = Arc::new(Pool::new(options.threads)?);
     let plans = plans(model)?;
-    let device = device::open(options.device, Arc::clone(&pool));
+    let (device, chosen) = opening::open(options, model, &plans, &pool)?;
     let sizing = Sizing { model, plans: &plans, device: &*device, threads: pool.threads() };
     let left = |bytes: u64| bytes.saturating_sub(run_options.taken_bytes);
-    sizing.estimate(volume, run_options, options.host_budget_bytes.map(left))
+    let budget = Budget {
+        host_bytes: options.host_budget_bytes.map(left),
+        device_bytes: options.device_budget_bytes.into_iter().chain(device.free_bytes()?).min(),
+    };
+    Ok((sizing.estimate(volume, run_options, budget)?, chosen))
 }
 
 /// The reversals that are averaged, none of them first.

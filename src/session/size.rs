@@ -4,7 +4,7 @@ use super::labels::{fits_byte, wanted};
 use super::run::mirrors;
 use super::{Choices, Estimate, Export, RunOptions, air, postprocess, region};
 use crate::base::{Error, Result};
-use crate::device::{Blend, Device, JobSize, MemoryPart};
+use crate::device::{Blend, Device, DeviceInfo, JobSize, MemoryPart, Place};
 use crate::model::{self, Model, Part};
 use crate::net::Plan;
 use crate::volume::{Grids, Recipe, VolumeView, preparation_bytes, prepare, stream};
@@ -19,7 +19,37 @@ const MAP_BYTES: usize = 12;
 /// The most planes that become labels at a time.
 const SLAB_PLANES: usize = 4;
 
-/// An error if `needed_bytes` is more than the budget allows.
+/// What a run may take; `None` sets no limit.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Budget {
+    pub(super) host_bytes: Option<u64>,
+    pub(super) device_bytes: Option<u64>,
+}
+
+impl Budget {
+    fn allows(self, estimate: &Estimate) -> bool {
+        self.host_bytes.is_none_or(|bytes| estimate.host_bytes <= bytes)
+            && self.device_bytes.is_none_or(|bytes| estimate.device_bytes <= bytes)
+    }
+
+    /// An error if it is too small for the leanest way of a run on `device`.
+    pub(super) fn obey(self, estimate: &Estimate, device: &DeviceInfo, what: &str) -> Result<()> {
+        obey(self.host_bytes, estimate.least_host_bytes, what)?;
+        match self.device_bytes {
+            Some(available_bytes) if estimate.least_device_bytes > available_bytes => {
+                Err(Error::DeviceMemory {
+                    what: what.into(),
+                    device: device.name.clone(),
+                    needed_bytes: estimate.least_device_bytes,
+                    available_bytes,
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// An error if `needed_bytes` of host memory are more than the budget allows.
 pub(super) fn obey(budget_bytes: Option<u64>, needed_bytes: u64, what: &str) -> Result<()> {
     match budget_bytes {
         Some(available_bytes) if needed_bytes > available_bytes => {
@@ -101,7 +131,7 @@ impl Sizing<'_> {
         &self,
         volume: &VolumeView,
         options: &RunOptions,
-        budget_bytes: Option<u64>,
+        budget: Budget,
     ) -> Result<Estimate> {
         let mut ways = Vec::new();
         if shared(self.model, volume, options)? {
@@ -114,12 +144,15 @@ impl Sizing<'_> {
             .into_iter()
             .map(|choices| self.whole(volume, options, choices))
             .collect::<Result<_>>()?;
-        let least = all.iter().map(|estimate| estimate.host_bytes).min().unwrap_or(0);
-        let fits = |estimate: &&Estimate| budget_bytes.is_none_or(|b| estimate.host_bytes <= b);
-        let leanest = all.iter().find(|estimate| estimate.host_bytes == least);
+        let least = |bytes: fn(&Estimate) -> u64| all.iter().map(bytes).min().unwrap_or(0);
+        let least_host_bytes = least(|estimate| estimate.host_bytes);
+        let least_device_bytes = least(|estimate| estimate.device_bytes);
+        let leanest =
+            all.iter().min_by_key(|estimate| (estimate.host_bytes, estimate.device_bytes));
+        let fits = |estimate: &&Estimate| budget.allows(estimate);
         let mut chosen = all.iter().find(fits).or(leanest).cloned().unwrap_or_default();
         self.count_passes(volume, options, &mut chosen)?;
-        Ok(Estimate { least_host_bytes: least, ..chosen })
+        Ok(Estimate { least_host_bytes, least_device_bytes, ..chosen })
     }
 
     /// What parts need that run one after the other.
@@ -131,14 +164,20 @@ impl Sizing<'_> {
     ) -> Result<Estimate> {
         let mut all = Estimate { choices, ..Estimate::default() };
         for (index, _) in self.model.package().parts.iter().enumerate() {
-            let (tiles, mut memory) = self.part(index, volume, options, choices)?;
-            let bytes = memory.iter().map(|part| part.bytes).sum();
-            if bytes > all.host_bytes {
-                memory.sort_by_key(|part| std::cmp::Reverse(part.bytes));
-                (all.host_bytes, all.memory) = (bytes, memory);
+            let (tiles, memory) = self.part(index, volume, options, choices)?;
+            for (place, peak) in
+                [(Place::Host, &mut all.host_bytes), (Place::Device, &mut all.device_bytes)]
+            {
+                let bytes = MemoryPart::sum(&memory, place);
+                if bytes > *peak {
+                    *peak = bytes;
+                    all.memory.retain(|part| part.place != place);
+                    all.memory.extend(memory.iter().filter(|part| part.place == place).cloned());
+                }
             }
             all.tiles += tiles;
         }
+        all.memory.sort_by_key(|part| std::cmp::Reverse(part.bytes));
         Ok(all)
     }
 
@@ -243,7 +282,12 @@ impl Sizing<'_> {
             MemoryPart::new("lists", SMALL_BYTES + lists as u64 + air),
         ]);
         let prepared = preparation_bytes(&grids, &recipe, self.threads);
-        let mut running = self.device.job_memory(&self.plans[index], part.folds.len(), &job);
+        let (mut running, on_device): (Vec<_>, Vec<_>) = self
+            .device
+            .job_memory(&self.plans[index], part.folds.len(), &job)
+            .into_iter()
+            .partition(|part| part.place == Place::Host);
+        always.extend(on_device);
         let channels = part.architecture.input_channels;
         let mut made = stream::bytes(&grids, &recipe, channels, self.threads);
         if recipe.generation == crate::volume::Generation::V1 {

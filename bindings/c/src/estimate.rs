@@ -1,5 +1,6 @@
 //! What a run will need, said before it.
 
+use engine::device::Place;
 use engine::session::Estimate;
 use engine::{Error, Result};
 
@@ -66,6 +67,8 @@ fn written(estimate: &Estimate, out: *mut voxtile_estimate) -> Result<()> {
         memory_parts: estimate.memory.len() as u32,
         reserved_too: 0,
         skipped_tiles: estimate.skipped_tiles as u64,
+        device_bytes: estimate.device_bytes,
+        least_device_bytes: estimate.least_device_bytes,
     };
     // SAFETY: the caller of the library vouches for its pointer, which is checked.
     unsafe { write_versioned(out, &estimate, "estimate") }
@@ -120,8 +123,8 @@ pub unsafe extern "C" fn voxtile_run_estimate_output(
 }
 
 /// Describes part `index` of the memory that voxtile_run_estimate_output says, counted from 0, the
-/// largest first; voxtile_estimate.memory_parts says how many there are. They add up to
-/// voxtile_estimate.host_bytes. Set `out->struct_size` first.
+/// largest first; voxtile_estimate.memory_parts says how many there are. Those of the host add up to
+/// voxtile_estimate.host_bytes, those of the device to device_bytes. Set `out->struct_size` first.
 ///
 /// # Safety
 /// Pointers are NULL or valid.
@@ -146,7 +149,10 @@ pub unsafe extern "C" fn voxtile_run_memory(
                 })?;
                 let mut described = voxtile_memory_part {
                     struct_size: 0,
-                    reserved: 0,
+                    place: match part.place {
+                        Place::Host => VOXTILE_PLACE_HOST,
+                        Place::Device => VOXTILE_PLACE_DEVICE,
+                    },
                     bytes: part.bytes,
                     name: [0; 64],
                 };

@@ -4,7 +4,7 @@ use std::ffi::{CStr, CString, c_char, c_void};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use engine::device::{self, DeviceChoice};
+use engine::device::{self, DeviceChoice, DeviceInfo, Precision};
 use engine::{Error, Model, Result, Session, SessionOptions};
 
 use crate::guard::{
@@ -38,10 +38,18 @@ pub extern "C" fn voxtile_status_name(status: voxtile_status) -> *const c_char {
     name.as_ptr()
 }
 
-/// Number of devices; at least 1: the processor.
+/// Number of devices: the processor, and the GPUs that NVIDIA's driver sees.
 #[unsafe(no_mangle)]
 pub extern "C" fn voxtile_device_count() -> u32 {
-    u32::try_from(device::devices().len()).unwrap_or(u32::MAX)
+    let mut count = 1;
+    // SAFETY: no error struct is passed.
+    let _ = unsafe {
+        guard(std::ptr::null_mut(), || {
+            count += device::gpu_count().unwrap_or(0);
+            Ok(())
+        })
+    };
+    count
 }
 
 /// Describes device `index`, counted from 0. Set `out->struct_size` first.
@@ -58,23 +66,51 @@ pub unsafe extern "C" fn voxtile_device_get(
     // SAFETY: the caller vouches for its pointers; `guard` and `write_versioned` check them.
     unsafe {
         guard(error, || {
-            let devices = device::devices();
-            let info = devices.get(index as usize).ok_or_else(|| {
-                Error::argument(format!("device {index}: there are {}", devices.len()))
-            })?;
-            let mut described = voxtile_device {
-                struct_size: 0,
-                id: index + 1,
-                kind: VOXTILE_CPU,
-                reserved: 0,
-                memory_total: info.memory_total_bytes,
-                memory_free: info.memory_free_bytes,
-                name: [0; 96],
+            let there_are = voxtile_device_count();
+            if index >= there_are {
+                return Err(
+                    Error::argument(format!("device {index}: there are {there_are}")).into()
+                );
+            }
+            let info = match index.checked_sub(1) {
+                None => device::cpu::info(),
+                Some(ordinal) => device::gpu_info(ordinal)?,
             };
-            write_text(&mut described.name, &info.name);
-            Ok(write_versioned(out, &described, "device")?)
+            Ok(write_versioned(out, &described(&info), "device")?)
         })
     }
+}
+
+/// The id of the processor; GPUs follow in the order of their ordinals.
+const CPU_ID: u32 = 1;
+
+fn described(info: &DeviceInfo) -> voxtile_device {
+    let mut device = voxtile_device {
+        struct_size: 0,
+        id: CPU_ID,
+        kind: VOXTILE_CPU,
+        ordinal: 0,
+        memory_total: info.memory_total_bytes,
+        memory_free: info.memory_free_bytes,
+        name: [0; 96],
+        capability_major: 0,
+        capability_minor: 0,
+        covered: 1,
+        reserved: 0,
+        driver: [0; 16],
+        kernels: [0; 16],
+    };
+    write_text(&mut device.name, &info.name);
+    if let Some(gpu) = &info.gpu {
+        device.id = CPU_ID + 1 + gpu.ordinal;
+        device.kind = VOXTILE_CUDA;
+        device.ordinal = gpu.ordinal;
+        [device.capability_major, device.capability_minor] = gpu.capability;
+        device.covered = u32::from(gpu.kernels.is_some());
+        write_text(&mut device.driver, &gpu.driver);
+        write_text(&mut device.kernels, gpu.kernels.unwrap_or_default());
+    }
+    device
 }
 
 /// Weights and labels; opaque.
@@ -330,18 +366,34 @@ impl voxtile_session {
 fn options(given: &voxtile_session_options) -> Result<SessionOptions> {
     let device = match given.device {
         0 => DeviceChoice::Auto,
-        1 => DeviceChoice::Cpu,
+        CPU_ID => DeviceChoice::Cpu,
+        other => {
+            let there_are = voxtile_device_count();
+            if other > there_are {
+                return Err(Error::argument(format!(
+                    "session_options.device is {other}; there are {there_are} devices"
+                )));
+            }
+            DeviceChoice::Cuda(other - CPU_ID - 1)
+        }
+    };
+    let precision = match given.precision {
+        VOXTILE_PRECISION_DEFAULT => None,
+        VOXTILE_PRECISION_F32 => Some(Precision::F32),
+        VOXTILE_PRECISION_F16 => Some(Precision::F16),
         other => {
             return Err(Error::argument(format!(
-                "session_options.device is {other}; there are {} devices",
-                device::devices().len()
+                "session_options.precision is {other}, expected VOXTILE_PRECISION_DEFAULT ..."
             )));
         }
     };
+    let limit = |bytes: u64| Some(bytes).filter(|&bytes| bytes > 0);
     Ok(SessionOptions {
         device,
+        precision,
         threads: given.threads as usize,
-        host_budget_bytes: Some(given.host_budget).filter(|&bytes| bytes > 0),
+        host_budget_bytes: limit(given.host_budget),
+        device_budget_bytes: limit(given.device_budget),
     })
 }
 
@@ -373,10 +425,35 @@ pub unsafe extern "C" fn voxtile_session_create(
             };
             let session = Session::new(Arc::clone(&handle.model), &set)?;
             let (device, threads) = (&session.device().name, session.threads());
+            if let Some(why) = &session.chosen_device().fallback {
+                log.say(VOXTILE_LOG_INFO, &format!("on the processor: {why}"));
+            }
             log.say(VOXTILE_LOG_INFO, &format!("ready on {device} with {threads} threads"));
             let session = voxtile_session { session, log, broken: AtomicBool::new(false) };
             out.write(Box::into_raw(Box::new(session)));
             Ok(())
+        })
+    }
+}
+
+/// Describes the device that a session runs on; its memory is what was free when the session was
+/// made. Set `out->struct_size` first.
+///
+/// # Safety
+/// Pointers are NULL or valid.
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn voxtile_session_device_get(
+    session: *const voxtile_session,
+    out: *mut voxtile_device,
+    error: *mut voxtile_error,
+) -> voxtile_status {
+    // SAFETY: the caller vouches for its pointers; they are checked before use.
+    unsafe {
+        guard(error, || {
+            required(session, "session")?.unbroken(|handle| {
+                Ok(write_versioned(out, &described(handle.session.device()), "device")?)
+            })
         })
     }
 }

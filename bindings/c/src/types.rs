@@ -48,6 +48,8 @@ pub struct voxtile_error {
 
 /// voxtile_device.kind: the processor.
 pub const VOXTILE_CPU: u32 = 1;
+/// voxtile_device.kind: an NVIDIA GPU.
+pub const VOXTILE_CUDA: u32 = 2;
 
 /// A device.
 #[repr(C)]
@@ -57,17 +59,37 @@ pub struct voxtile_device {
     pub struct_size: u32,
     /// 1 and up; stable within the process. 0 means "choose".
     pub id: u32,
-    /// VOXTILE_CPU
+    /// VOXTILE_CPU or VOXTILE_CUDA
     pub kind: u32,
-    /// 0
-    pub reserved: u32,
+    /// Of a GPU: its number among the driver's, from 0. Else 0.
+    pub ordinal: u32,
     /// Bytes; 0 if unknown.
     pub memory_total: u64,
     /// Bytes; 0 if unknown.
     pub memory_free: u64,
-    /// "x86_64 AVX-512"
+    /// "x86_64 AVX-512", "NVIDIA H100 80GB HBM3"
     pub name: [c_char; 96],
+    /// Of a GPU: its compute capability, such as 9 and 0. Else 0.
+    pub capability_major: u32,
+    /// See above.
+    pub capability_minor: u32,
+    /// 1 if voxtile runs on it; 0 of a GPU that is too old for its kernels.
+    pub covered: u32,
+    /// 0
+    pub reserved: u32,
+    /// Of a GPU: the newest CUDA that its driver supports, such as "12.4". Else empty.
+    pub driver: [c_char; 16],
+    /// Of a GPU: which kernels run on it, such as "sm_90a"; "compute_80" are compiled by the driver
+    /// when they are loaded. Else empty.
+    pub kernels: [c_char; 16],
 }
+
+/// voxtile_session_options.precision: half precision on a GPU, single on the processor.
+pub const VOXTILE_PRECISION_DEFAULT: u32 = 0;
+/// voxtile_session_options.precision: single. On a GPU a check of it, and slow.
+pub const VOXTILE_PRECISION_F32: u32 = 1;
+/// voxtile_session_options.precision: half; on a GPU only.
+pub const VOXTILE_PRECISION_F16: u32 = 2;
 
 /// What a model is. Axes are the network's, the slowest first. Of a model of several networks, folds,
 /// patch, spacing and family are those of the last.
@@ -136,12 +158,13 @@ pub type voxtile_log_fn =
 pub struct voxtile_session_options {
     /// sizeof(voxtile_session_options)
     pub struct_size: u32,
-    /// voxtile_device.id, 0 = best available.
+    /// voxtile_device.id; 0 = the first GPU that voxtile's kernels cover, if it has room for the
+    /// network, else the processor, and then `log` is told why.
     pub device: u32,
     /// 0 = all processors this process may use. Results do not depend on it.
     pub threads: u32,
-    /// 0
-    pub reserved: u32,
+    /// How the network's values are held: VOXTILE_PRECISION_DEFAULT ...
+    pub precision: u32,
     /// Bytes that session and runs may allocate beyond the caller's buffers and the model; 0 = no
     /// limit.
     pub host_budget: u64,
@@ -149,6 +172,8 @@ pub struct voxtile_session_options {
     pub log: voxtile_log_fn,
     /// Passed to `log`.
     pub log_user: *mut c_void,
+    /// Bytes of a GPU's own memory that session and runs may allocate; 0 = what is free.
+    pub device_budget: u64,
 }
 
 /// Element types.
@@ -407,14 +432,24 @@ pub struct voxtile_estimate {
     pub slab_planes: u32,
     /// 1 if the prepared volume is kept whole for the next network of the model.
     pub prepared_kept: u32,
-    /// What `host_bytes` are for: indices of voxtile_run_memory.
+    /// What `host_bytes` and `device_bytes` are for: indices of voxtile_run_memory.
     pub memory_parts: u32,
     /// 0
     pub reserved_too: u32,
     /// Tiles that the region leaves out. Exact unless the volume has a side that is zero throughout;
     /// then tiles lie elsewhere, and a few more or fewer may be run.
     pub skipped_tiles: u64,
+    /// Bytes of a GPU's own memory that session and run hold together at the peak; 0 on the
+    /// processor.
+    pub device_bytes: u64,
+    /// The smallest voxtile_session_options.device_budget that this run would do with.
+    pub least_device_bytes: u64,
 }
+
+/// voxtile_memory_part.place: the machine's memory.
+pub const VOXTILE_PLACE_HOST: u32 = 0;
+/// voxtile_memory_part.place: the GPU's own memory.
+pub const VOXTILE_PLACE_DEVICE: u32 = 1;
 
 /// A part of a run's memory.
 #[repr(C)]
@@ -422,8 +457,8 @@ pub struct voxtile_estimate {
 pub struct voxtile_memory_part {
     /// sizeof(voxtile_memory_part)
     pub struct_size: u32,
-    /// 0
-    pub reserved: u32,
+    /// VOXTILE_PLACE_HOST or VOXTILE_PLACE_DEVICE
+    pub place: u32,
     /// Its size.
     pub bytes: u64,
     /// "label map"

@@ -69,7 +69,7 @@ impl Tally {
     pub fn report(&mut self, work: &Work, seconds: f64) -> Value {
         let session = &work.session;
         let mut report =
-            setting(work.arguments, work.package(), session.device(), session.threads());
+            setting(work.arguments, work.package(), session.chosen_device(), session.threads());
         self.entries.sort_by_key(|(number, _)| *number);
         report["done"] = self.done.into();
         report["skipped"] = self.skipped.into();

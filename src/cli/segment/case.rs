@@ -19,7 +19,7 @@ use crate::cli::console::Console;
 use crate::cli::failure::{Exit, Failure};
 use crate::cli::observer::Follower;
 use crate::cli::probabilities::Probabilities;
-use crate::cli::report::{Found, Outcome, Seconds, by_label, bytes_text};
+use crate::cli::report::{Found, Outcome, Seconds, by_label, bytes_text, device_text};
 use crate::cli::run_options::{self, obey};
 use crate::cli::{mask, system};
 
@@ -145,7 +145,7 @@ impl Done {
             output: &case.output,
             package: work.package(),
             image: &self.image,
-            device: work.session.device(),
+            device: work.session.chosen_device(),
             threads: work.session.threads(),
             report: &self.report,
             found: &self.found,
@@ -207,7 +207,7 @@ pub fn check_memory(
     let session = run_options::session_options(&arguments.run);
     let options = own_options(options, read, 0);
     let estimate = session::estimate(model, &session, &read.image.view(), &options);
-    let least = estimate.map_err(Failure::of(Exit::Input))?.least_host_bytes;
+    let least = estimate.map_err(Failure::of(Exit::Input))?.0.least_host_bytes;
     obey(session.host_budget_bytes, least.saturating_add(options.taken_bytes))
 }
 
@@ -245,13 +245,16 @@ pub fn compute<'a>(
         console.warn(&case.name, warning);
     }
     console.say(&format!(
-        "{} on {} ({}), {} threads; at most {} tiles and {}",
+        "{} on {}, {} threads; at most {} tiles and {}{}",
         package.name,
-        session.device().kind,
-        session.device().name,
+        device_text(session.chosen_device()),
         session.threads(),
         run,
-        bytes_text(estimated_bytes)
+        bytes_text(estimated_bytes),
+        match estimate.device_bytes {
+            0 => String::new(),
+            bytes => format!(", and {} of the GPU", bytes_text(bytes)),
+        }
     ));
 
     let result = session.run(&image.view(), &options, &mut follower);

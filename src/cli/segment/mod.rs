@@ -93,6 +93,7 @@ fn segment_one(
         let options = options(arguments, &model, model_path)?;
         let mask = arguments.run.region_mask.as_deref();
         let read = case::read(&case, model.package(), model_path, mask)?;
+        let _held = run_options::hold(&arguments.run)?;
         case::check_memory(arguments, &model, &options, &read)?;
         let work = prepare(arguments, console, Arc::clone(&model), options)?;
         let computed = case::compute(&work, &case, read, 0)?;
@@ -152,6 +153,18 @@ fn prepare<'a>(
     let memory = session_options.host_budget_bytes;
     let session = Session::new(model, &session_options).map_err(Failure::of(Exit::Model))?;
     let load_seconds = clock.elapsed().as_secs_f64();
+    let device = session.chosen_device();
+    if let Some(why) = &device.fallback {
+        console.say(&format!("on the processor: {why}"));
+    }
+    console.event(&json!({
+        "event": "device",
+        "kind": device.info.kind,
+        "name": device.info.name,
+        "ordinal": device.info.gpu.as_ref().map(|gpu| gpu.ordinal),
+        "precision": device.precision.name(),
+        "fallback": device.fallback,
+    }));
     Ok(Work { arguments, console, session, options, memory, load_seconds })
 }
 

@@ -5,29 +5,29 @@ use crate::base::Result;
 use crate::net::{Network, Weights};
 
 /// The heads of all folds.
-pub(super) struct Head {
-    pub(super) classes: usize,
+pub(in crate::device) struct Head {
+    pub(in crate::device) classes: usize,
     /// Classes, rounded up to whole blocks.
-    pub(super) padded_classes: usize,
+    pub(in crate::device) padded_classes: usize,
     /// Features of one fold, rounded up to whole blocks.
-    pub(super) features: usize,
-    pub(super) folds: usize,
+    pub(in crate::device) features: usize,
+    pub(in crate::device) folds: usize,
     /// `[fold][feature][padded classes]`
-    pub(super) weights: Buffer,
+    pub(in crate::device) weights: Buffer,
     /// `[fold][padded classes]`; minus infinity where there is no class.
-    pub(super) bias: Buffer,
+    pub(in crate::device) bias: Buffer,
     /// The folds' mean of `bias`.
-    pub(super) mean_bias: Buffer,
+    pub(in crate::device) mean_bias: Buffer,
 }
 
 impl Head {
-    pub(super) fn bytes(network: &Network, folds: usize) -> u64 {
+    pub(in crate::device) fn bytes(network: &Network, folds: usize) -> u64 {
         let features = network.tensors[network.output.0].channels.next_multiple_of(BLOCK);
         let classes = network.classes.next_multiple_of(BLOCK);
         4 * (folds * classes * (features + 1) + classes) as u64
     }
 
-    pub(super) fn load(network: &Network, source: &dyn Weights) -> Result<Self> {
+    pub(in crate::device) fn load(network: &Network, source: &dyn Weights) -> Result<Self> {
         let channels = network.tensors[network.output.0].channels;
         let features = channels.next_multiple_of(BLOCK);
         let classes = network.classes;

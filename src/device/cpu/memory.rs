@@ -14,7 +14,7 @@ struct Line([f32; 16]);
 
 /// Zeroed `f32` values that start on a cache line.
 #[derive(Default)]
-pub(super) struct Buffer {
+pub(in crate::device) struct Buffer {
     lines: Vec<Line>,
 }
 
@@ -31,7 +31,7 @@ impl Buffer {
         Ok(Self { lines })
     }
 
-    pub(super) fn values(&self) -> &[f32] {
+    pub(in crate::device) fn values(&self) -> &[f32] {
         bytemuck::cast_slice(&self.lines)
     }
 

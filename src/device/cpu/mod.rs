@@ -5,13 +5,11 @@ mod cells;
 mod conv;
 mod conv_tile;
 mod forward;
-mod head;
+pub(in crate::device) mod head;
 mod kernels;
-mod memory;
+pub(in crate::device) mod memory;
 mod mosaic;
 mod norm;
-#[cfg(test)]
-mod reference;
 mod resolve;
 mod rows;
 mod scores;
@@ -29,7 +27,7 @@ use self::kernels::Kernels;
 use self::memory::BLOCK;
 use self::mosaic::Mosaic;
 pub use self::simd::Instructions;
-use super::{Device, DeviceInfo, Job, JobSize, MemoryPart, SlabOutput};
+use super::{Device, DeviceInfo, Job, JobSize, MemoryPart, Precision, SlabOutput};
 use crate::base::{Error, Pool, Result};
 use crate::net::{Network, Plan, Weights};
 use crate::window::{Slab, Tile};
@@ -55,6 +53,7 @@ fn info_with(instructions: Instructions) -> DeviceInfo {
         name: format!("{} {}", std::env::consts::ARCH, instructions.name()),
         memory_total_bytes,
         memory_free_bytes,
+        gpu: None,
     }
 }
 
@@ -112,6 +111,14 @@ fn out_of_order<T>(state: Option<T>, missing: &str) -> Result<T> {
 impl Device for Cpu {
     fn info(&self) -> &DeviceInfo {
         &self.info
+    }
+
+    fn precision(&self) -> Precision {
+        Precision::F32
+    }
+
+    fn free_bytes(&self) -> Result<Option<u64>> {
+        Ok(None)
     }
 
     fn loaded_memory(&self, plan: &Plan, folds: usize) -> Vec<MemoryPart> {

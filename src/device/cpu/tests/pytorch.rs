@@ -7,7 +7,12 @@ use std::path::Path;
 use safetensors::SafeTensors;
 use serde::Deserialize;
 
-use super::*;
+use super::compare;
+use crate::device::networks::{Builder, Parameters};
+use crate::device::reference::{self, Dense};
+use crate::net::{
+    Affine, Epilogue, Normalization, Reading, Source, StatisticsId, Tensor, TensorId,
+};
 
 #[derive(Deserialize)]
 struct Case {

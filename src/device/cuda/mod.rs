@@ -1,0 +1,344 @@
+//! NVIDIA GPUs: our own kernels, and the driver that is found at run time.
+#![allow(unsafe_code)]
+
+pub mod driver;
+mod forward;
+mod head;
+mod images;
+mod mosaic;
+mod packing;
+mod parameters;
+mod resolve;
+mod schedule;
+#[cfg(test)]
+mod tests;
+mod tiles;
+mod volume;
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use self::driver::{Context, Driver, Event, Kernel, Limits, Module, Properties, Stream};
+use self::forward::Forward;
+use self::head::Head;
+use self::mosaic::Mosaic;
+use self::schedule::Schedule;
+use super::{Device, DeviceInfo, GpuInfo, Job, JobSize, MemoryPart, Precision, SlabOutput};
+use crate::base::{Error, Result};
+use crate::net::plan::CHANNEL_BLOCK;
+use crate::net::{Plan, Weights};
+use crate::window::{Slab, Tile};
+
+/// What the parts of the device share: a stream of its own on a GPU, and the kernels.
+pub(crate) struct Gpu {
+    /// All work of this device, in order.
+    pub(crate) stream: Stream,
+    /// How activations are held.
+    pub(crate) precision: Precision,
+    module: Module,
+}
+
+impl Gpu {
+    /// A new stream on a GPU, and the kernels loaded for it.
+    ///
+    /// # Errors
+    /// [`Error::NoDevice`] if no kernels are made for it; [`Error::Device`].
+    pub(crate) fn new(context: &Context, precision: Precision) -> Result<Self> {
+        let mut failed = too_old(context.properties());
+        for image in images::covering(context.limits()) {
+            let what = format!("{image} on {}", context.name());
+            match Module::new(context, &what, &images::read(image)?) {
+                Ok(module) => return Ok(Self { stream: Stream::new(context)?, precision, module }),
+                // A driver may be older than the tool that made an image; PTX is made by an old one.
+                Err(error) => failed = error,
+            }
+        }
+        Err(failed)
+    }
+
+    /// The GPU's context.
+    pub(crate) fn context(&self) -> &Context {
+        self.stream.context()
+    }
+
+    /// What the GPU can do.
+    pub(crate) fn limits(&self) -> Limits {
+        self.context().limits()
+    }
+
+    /// The kernel of a name.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if there is none.
+    pub(crate) fn kernel(&self, name: &str) -> Result<Kernel> {
+        self.module.kernel(name)
+    }
+}
+
+fn too_old(gpu: &Properties) -> Error {
+    let Limits { capability, .. } = gpu.limits;
+    Error::NoDevice(format!(
+        "{} has compute capability {}.{}; voxtile's kernels need 8.0 or newer",
+        gpu.name,
+        capability / 10,
+        capability % 10
+    ))
+}
+
+/// The driver, or why there is none that will do.
+fn driver() -> Result<Driver> {
+    Driver::open().map_err(|reason| Error::NoDevice(reason.to_string()))
+}
+
+/// How many GPUs the driver sees, at least one.
+///
+/// # Errors
+/// [`Error::NoDevice`]: why there is none.
+pub fn count() -> Result<u32> {
+    Ok(driver()?.devices())
+}
+
+/// What the GPU with an ordinal is.
+///
+/// # Errors
+/// [`Error::NoDevice`] if there is none; [`Error::Device`].
+pub fn info(ordinal: u32) -> Result<DeviceInfo> {
+    let driver = driver()?;
+    let properties = Properties::of(&driver, ordinal)?;
+    // A GPU may refuse a context, such as one that another process has to itself.
+    let context = Context::new(properties.clone());
+    let free = context.and_then(|context| context.free_bytes()).unwrap_or(0);
+    Ok(described(&driver, &properties, free))
+}
+
+fn described(driver: &Driver, gpu: &Properties, free: u64) -> DeviceInfo {
+    let Limits { capability, .. } = gpu.limits;
+    DeviceInfo {
+        kind: "cuda",
+        name: gpu.name.clone(),
+        memory_total_bytes: gpu.total_bytes,
+        memory_free_bytes: free,
+        gpu: Some(GpuInfo {
+            ordinal: gpu.ordinal,
+            capability: [capability / 10, capability % 10],
+            driver: driver.version().to_string(),
+            kernels: images::covering(gpu.limits).next(),
+        }),
+    }
+}
+
+/// The GPU with an ordinal, or the first that our kernels cover.
+fn choose(driver: &Driver, ordinal: Option<u32>) -> Result<Properties> {
+    let candidates =
+        ordinal.map_or(0..driver.devices(), |ordinal| ordinal..ordinal.saturating_add(1));
+    let mut refused = None;
+    for ordinal in candidates {
+        let gpu = Properties::of(driver, ordinal)?;
+        if images::covering(gpu.limits).next().is_some() {
+            return Ok(gpu);
+        }
+        refused.get_or_insert(too_old(&gpu));
+    }
+    Err(refused.unwrap_or_else(|| Error::NoDevice("there is no GPU".into())))
+}
+
+/// An NVIDIA GPU as a device. What is asked of it is done in order, and later: the processor goes on
+/// meanwhile, but for [`AHEAD`] tiles.
+pub struct Cuda {
+    info: DeviceInfo,
+    // What they allocated goes first, then the context.
+    mosaic: Option<Mosaic>,
+    network: Option<Loaded>,
+    /// The ends of the passes that are under way, in a ring.
+    passes: [Event; AHEAD],
+    /// How many were asked for.
+    asked: usize,
+    gpu: Gpu,
+}
+
+/// How many passes may be under way: one that runs, and one whose launch it hides. More would only
+/// make a cancelled run end later.
+const AHEAD: usize = 2;
+
+/// A network on the device.
+struct Loaded {
+    plan: Arc<Plan>,
+    forward: Forward,
+    head: Head,
+}
+
+impl Loaded {
+    fn patch(&self) -> [usize; 3] {
+        let network = &self.plan.network;
+        network.tensors[network.input.0].shape
+    }
+}
+
+impl Cuda {
+    /// The GPU with an ordinal, or the first that our kernels cover.
+    ///
+    /// # Errors
+    /// [`Error::NoDevice`] if there is none or our kernels don't cover it; [`Error::Device`].
+    pub fn open(ordinal: Option<u32>, precision: Precision) -> Result<Self> {
+        let driver = driver()?;
+        let context = Context::new(choose(&driver, ordinal)?)?;
+        let info = described(&driver, context.properties(), context.free_bytes()?);
+        let passes = [Event::new(&context)?, Event::new(&context)?];
+        let gpu = Gpu::new(&context, precision)?;
+        Ok(Self { info, mosaic: None, network: None, passes, asked: 0, gpu })
+    }
+
+    /// Waits for everything that was asked of it; failures of work that nobody waits for are found
+    /// again by whoever asks next.
+    fn settle(&self) {
+        let _ = self.gpu.stream.wait("finishing");
+    }
+}
+
+/// How long one operation of a network takes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LayerTime {
+    /// The name of its weights, without their ending.
+    pub name: String,
+    /// The kernel that does most of it.
+    pub kernel: String,
+    /// What it took, on the GPU's clock.
+    pub seconds: f64,
+    /// Two for each multiplication.
+    pub operations: f64,
+    /// Of each tensor and weight that it reads or writes, each counted once.
+    pub bytes: f64,
+}
+
+/// For benchmarks.
+impl Cuda {
+    /// The median time of each operation of the loaded network over `rounds` passes, in the order
+    /// they run.
+    ///
+    /// # Errors
+    /// If nothing is loaded, or the device fails.
+    pub fn layer_times(&mut self, rounds: usize) -> Result<Vec<LayerTime>> {
+        let network = out_of_order(self.network.as_ref(), "load")?;
+        network.forward.layer_times(&self.gpu, rounds)
+    }
+
+    /// Seconds that what `work` asks of the device takes, on the GPU's clock.
+    ///
+    /// # Errors
+    /// Those of `work`; if the device fails.
+    pub fn timed(&mut self, work: impl FnOnce(&mut Self) -> Result<()>) -> Result<f64> {
+        let doing = "timing";
+        self.gpu.stream.wait(doing)?;
+        let [begin, end] = [Event::new(self.gpu.context())?, Event::new(self.gpu.context())?];
+        begin.record(&self.gpu.stream)?;
+        work(self)?;
+        end.record(&self.gpu.stream)?;
+        end.wait(doing)?;
+        end.seconds_since(&begin)
+    }
+}
+
+/// The error of a call that is out of order: a bug of the caller, not of the user.
+fn out_of_order<T>(state: Option<T>, missing: &str) -> Result<T> {
+    state.ok_or_else(|| Error::Internal(format!("the device was used before `{missing}`")))
+}
+
+impl Device for Cuda {
+    fn info(&self) -> &DeviceInfo {
+        &self.info
+    }
+
+    fn precision(&self) -> Precision {
+        self.gpu.precision
+    }
+
+    fn free_bytes(&self) -> Result<Option<u64>> {
+        self.gpu.context().free_bytes().map(Some)
+    }
+
+    fn loaded_memory(&self, plan: &Plan, folds: usize) -> Vec<MemoryPart> {
+        let multiprocessors = self.gpu.limits().multiprocessors as usize;
+        // A network that can't be scheduled is refused by `load`.
+        let schedule = Schedule::new(plan, self.gpu.precision, multiprocessors);
+        let mut parts = schedule.map_or_else(|_| Vec::new(), |schedule| schedule.memory(folds));
+        parts.push(Head::memory(&plan.network, folds));
+        parts
+    }
+
+    fn job_memory(&self, plan: &Plan, folds: usize, job: &JobSize) -> Vec<MemoryPart> {
+        let network = &plan.network;
+        let padded = |channels: usize| channels.next_multiple_of(CHANNEL_BLOCK);
+        let features = padded(network.tensors[network.output.0].channels);
+        let head = [features, folds, padded(network.classes), network.classes];
+        mosaic::memory(job, head, network.tensors[network.input.0].shape)
+    }
+
+    fn load(&mut self, plan: Arc<Plan>, weights: &dyn Weights) -> Result<()> {
+        self.finish();
+        // Before the next one takes memory.
+        self.network = None;
+        let forward = Forward::load(&self.gpu, Arc::clone(&plan), weights)?;
+        let head = Head::load(&self.gpu, &plan.network, weights)?;
+        self.network = Some(Loaded { plan, forward, head });
+        Ok(())
+    }
+
+    fn begin(&mut self, job: Job) -> Result<()> {
+        self.finish();
+        let network = out_of_order(self.network.as_ref(), "load")?;
+        self.mosaic = Some(Mosaic::new(&self.gpu, job, &network.head, network.patch())?);
+        Ok(())
+    }
+
+    fn feed(&mut self, planes: Range<usize>, values: &[f32]) -> Result<()> {
+        out_of_order(self.mosaic.as_mut(), "begin")?.feed(&self.gpu, planes, values)
+    }
+
+    fn gather(&mut self, tile: &Tile, mirror: [bool; 3]) -> Result<()> {
+        let network = out_of_order(self.network.as_ref(), "load")?;
+        let mosaic = out_of_order(self.mosaic.as_ref(), "begin")?;
+        mosaic.gather(&self.gpu, tile, mirror, network.forward.input())
+    }
+
+    fn measure(&mut self, limit_seconds: f64) -> Result<f64> {
+        out_of_order(self.network.as_ref(), "load")?.forward.measure(&self.gpu, limit_seconds)
+    }
+
+    fn forward(&mut self, fold: usize) -> Result<()> {
+        let network = out_of_order(self.network.as_ref(), "load")?;
+        let end = &self.passes[self.asked % AHEAD];
+        if self.asked >= AHEAD {
+            end.wait("running the network")?;
+        }
+        network.forward.run(&self.gpu, fold)?;
+        end.record(&self.gpu.stream)?;
+        self.asked += 1;
+        Ok(())
+    }
+
+    fn blend(&mut self, tile: &Tile, mirror: [bool; 3], fold: usize) -> Result<()> {
+        let network = out_of_order(self.network.as_ref(), "load")?;
+        let mosaic = out_of_order(self.mosaic.as_mut(), "begin")?;
+        let features = network.forward.output();
+        mosaic.blend(&self.gpu, tile, mirror, fold, &network.head, features)
+    }
+
+    fn resolve(&mut self, slab: &Slab, output: &mut SlabOutput) -> Result<()> {
+        let network = out_of_order(self.network.as_ref(), "load")?;
+        let mosaic = out_of_order(self.mosaic.as_mut(), "begin")?;
+        mosaic.resolve(&self.gpu, slab, output, &network.head)
+    }
+
+    fn finish(&mut self) {
+        if self.mosaic.is_some() {
+            self.settle();
+        }
+        self.mosaic = None;
+    }
+}
+
+impl Drop for Cuda {
+    fn drop(&mut self) {
+        self.settle();
+    }
+}

@@ -1,0 +1,180 @@
+//! What a network needs on a GPU, worked out from its plan: how each convolution is cut, and where
+//! weights, vectors and coefficients lie. Nothing is allocated here.
+
+use super::packing::packed_bytes;
+use super::tiles::ConvTiles;
+use crate::base::Result;
+use crate::device::{MemoryPart, Precision};
+use crate::net::plan::CHANNEL_BLOCK;
+use crate::net::{
+    Affine, Conv, Epilogue, Network, Normalization, Op, Plan, Reading, StatisticsId, TensorId,
+};
+
+/// Weights begin at multiples of so many bytes.
+const ALIGNMENT: usize = 256;
+
+/// Factors and offsets of one tensor's normalisation, which any number of operations apply.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Coefficients {
+    pub(super) tensor: TensorId,
+    pub(super) statistics: Option<StatisticsId>,
+    pub(super) affine: Option<Affine>,
+    pub(super) epsilon: f32,
+    pub(super) channels: usize,
+    pub(super) padded: usize,
+    /// Of the scales, then the shifts, among the fold's vectors. Without statistics these are the
+    /// coefficients, `[2][padded]`; else they are `[2][channels]`, and there are none where the
+    /// normalisation is not affine.
+    pub(super) vectors: usize,
+    /// With statistics: of `[2][padded]` among the coefficients, which every pass computes anew.
+    pub(super) place: usize,
+}
+
+/// A convolution, and where its weights (bytes) and its bias (values) lie in a fold's memory.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Packed {
+    pub(super) tiles: ConvTiles,
+    pub(super) weights: usize,
+    pub(super) bias: usize,
+}
+
+/// What a plan needs.
+pub(super) struct Schedule {
+    /// For each operation; `None` if it is no convolution.
+    pub(super) convs: Vec<Option<Packed>>,
+    pub(super) coefficients: Vec<Coefficients>,
+    /// Bytes of a fold's weights.
+    pub(super) weights: usize,
+    /// Values of a fold's vectors, of the coefficients, and of the splits' sums.
+    pub(super) vectors: usize,
+    pub(super) coefficient_values: usize,
+    pub(super) sums: usize,
+    /// Partial statistics of the operation that has the most.
+    pub(super) partials: usize,
+    /// Bytes of the activations.
+    pub(super) arena: usize,
+}
+
+/// Bytes of a value of an activation.
+pub(super) fn value_bytes(precision: Precision) -> usize {
+    match precision {
+        Precision::F32 => 4,
+        Precision::F16 => 2,
+    }
+}
+
+/// Every normalisation that an operation applies, with its tensor.
+fn normalizations(op: &Op) -> Vec<(TensorId, Normalization)> {
+    let reading = |reading: &Reading| Some((reading.tensor, reading.normalization?));
+    let mut found = Vec::new();
+    match op {
+        Op::Conv(conv) => {
+            found.extend(conv.sources.iter().filter_map(|s| Some((s.tensor, s.normalization?))));
+            if let Epilogue::AddNormalized { main, normalization } = conv.epilogue {
+                found.push((main, normalization));
+            }
+        }
+        Op::Join(join) => {
+            found.push((join.main, join.normalization));
+            found.extend(join.shortcut.as_ref().and_then(reading));
+        }
+        Op::AveragePool(pool) => found.extend(reading(&pool.source)),
+    }
+    found
+}
+
+impl Schedule {
+    /// # Errors
+    /// [`crate::base::Error::Unsupported`] if no kernel computes one of the convolutions.
+    pub(super) fn new(plan: &Plan, precision: Precision, multiprocessors: usize) -> Result<Self> {
+        let network = &plan.network;
+        let mut schedule = Self {
+            convs: Vec::new(),
+            coefficients: Vec::new(),
+            weights: 0,
+            vectors: 0,
+            coefficient_values: 0,
+            sums: 0,
+            partials: 0,
+            arena: plan.arena * value_bytes(precision),
+        };
+        for op in &network.ops {
+            for (tensor, normalization) in normalizations(op) {
+                schedule.add_coefficients(network, tensor, &normalization);
+            }
+            let packed = match op {
+                Op::Conv(conv) => {
+                    let tiles = ConvTiles::new(network, conv, precision, multiprocessors)?;
+                    Some(schedule.add_conv(conv, tiles))
+                }
+                Op::Join(_) | Op::AveragePool(_) => None,
+            };
+            schedule.convs.push(packed);
+        }
+        Ok(schedule)
+    }
+
+    fn add_conv(&mut self, conv: &Conv, tiles: ConvTiles) -> Packed {
+        let (weights, bias) = (self.weights, self.vectors);
+        self.weights += packed_bytes(&tiles).next_multiple_of(ALIGNMENT);
+        if conv.bias.is_some() {
+            self.vectors += tiles.sizes.padded_outputs();
+        }
+        if matches!(conv.epilogue, Epilogue::Statistics(_)) {
+            self.partials = self.partials.max(tiles.partials());
+        }
+        self.sums = self.sums.max(tiles.sums());
+        Packed { tiles, weights, bias }
+    }
+
+    fn add_coefficients(&mut self, network: &Network, tensor: TensorId, how: &Normalization) {
+        if self.find(tensor, how).is_some() {
+            return;
+        }
+        let channels = network.tensors[tensor.0].channels;
+        let padded = channels.next_multiple_of(CHANNEL_BLOCK);
+        let Normalization { statistics, affine, epsilon, .. } = *how;
+        let (vectors, place) = (self.vectors, self.coefficient_values);
+        self.coefficients.push(Coefficients {
+            tensor,
+            statistics,
+            affine,
+            epsilon,
+            channels,
+            padded,
+            vectors,
+            place,
+        });
+        match (statistics, affine) {
+            // Vectors of 16 bytes are read from here.
+            (Some(_), Some(_)) => self.vectors += 2 * padded,
+            (Some(_), None) => {}
+            (None, _) => self.vectors += 2 * padded,
+        }
+        if statistics.is_some() {
+            self.coefficient_values += 2 * padded;
+        }
+    }
+
+    /// The coefficients of a normalisation.
+    pub(super) fn find(&self, tensor: TensorId, how: &Normalization) -> Option<&Coefficients> {
+        self.coefficients.iter().find(|known| {
+            known.tensor == tensor
+                && known.statistics == how.statistics
+                && known.affine == how.affine
+                && known.epsilon == how.epsilon
+        })
+    }
+
+    /// What the device holds for so many folds.
+    pub(super) fn memory(&self, folds: usize) -> Vec<MemoryPart> {
+        let weights = folds as u64 * (self.weights + 4 * self.vectors) as u64;
+        let partials = self.partials * size_of::<super::parameters::Partial>();
+        let scratch = 4 * (self.coefficient_values + self.sums) + partials;
+        vec![
+            MemoryPart::on_device("activations of a tile", self.arena as u64),
+            MemoryPart::on_device("weights", weights),
+            MemoryPart::on_device("scratch memory of the kernels", scratch as u64),
+        ]
+    }
+}

@@ -1,0 +1,492 @@
+//! How a convolution is cut into blocks: kernel, tile, grid, shared memory. All of it follows from
+//! the network and the GPU's number of multiprocessors, so that it can be tested, printed and
+//! counted without a GPU.
+
+use super::driver::Launch;
+use super::parameters::{Brick, Partial};
+use crate::base::{Error, Result};
+use crate::device::Precision;
+use crate::net::plan::CHANNEL_BLOCK;
+use crate::net::{Conv, Network};
+
+/// Channels of a string: eight channels of a voxel lie together.
+pub(super) const STRING: usize = 8;
+/// Columns of a tile; with its planes and rows it has [`LINES`] lines of them.
+const COLUMNS: usize = 8;
+const LINES: usize = 32;
+/// Lines of a warp.
+const WARP_LINES: usize = 8;
+/// Stages of weights that `conv_mma` keeps in shared memory.
+const STAGES: usize = 3;
+/// Threads of the convolution kernels, and voxels of a block of `conv_direct_float`.
+const THREADS: usize = 128;
+const WARPS: usize = THREADS / 32;
+/// Threads and voxels of a block of `conv_finish`.
+pub(super) const FINISH_THREADS: usize = 256;
+/// Shared memory that a block can have on every GPU since compute capability 8.0.
+const LARGEST_SHARED_BYTES: usize = 99 << 10;
+
+/// Products of half precision that a multiprocessor adds in a cycle by `mma.sync`, about.
+const PRODUCTS_PER_CYCLE: usize = 1024;
+/// Strings that a multiprocessor reads, normalises and writes to shared memory in a cycle, about.
+const STRINGS_PER_CYCLE: usize = 2;
+/// Bytes that a multiprocessor's share of the second-level cache moves in a cycle, about.
+const CACHE_BYTES_PER_CYCLE: usize = 24;
+/// What one more kernel costs.
+const LAUNCH_CYCLES: usize = 4000;
+
+/// Which kernel computes a convolution.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ConvKernel {
+    /// `conv_mma_N` of so many output channels.
+    Mma(usize),
+    /// `conv_direct_half`, for patches.
+    DirectHalf,
+    /// `conv_direct_float`.
+    DirectFloat,
+}
+
+impl ConvKernel {
+    /// Its name in the kernels' sources.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Mma(16) => "conv_mma_16",
+            Self::Mma(32) => "conv_mma_32",
+            Self::Mma(48) => "conv_mma_48",
+            Self::Mma(_) => "conv_mma_64",
+            Self::DirectHalf => "conv_direct_half",
+            Self::DirectFloat => "conv_direct_float",
+        }
+    }
+
+    /// Output channels of a block.
+    pub(super) fn width(self) -> usize {
+        match self {
+            Self::Mma(width) => width,
+            Self::DirectHalf => 32,
+            Self::DirectFloat => 16,
+        }
+    }
+
+    /// Blocks that fit a multiprocessor, about: what its registers allow.
+    fn resident(self) -> usize {
+        match self {
+            Self::Mma(64) => 2,
+            Self::Mma(48) => 2,
+            _ => 4,
+        }
+    }
+}
+
+/// One convolution's sizes.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct ConvSizes {
+    /// Channels of each source.
+    pub(super) inputs: Vec<usize>,
+    pub(super) outputs: usize,
+    /// Whether it reads the network's patch.
+    pub(super) planar: bool,
+    /// Whether its weights are a transposed convolution's.
+    pub(super) transposed: bool,
+    pub(super) kernel: [usize; 3],
+    pub(super) stride: [usize; 3],
+    pub(super) expand: [usize; 3],
+    /// Voxels of the (enlarged) input and of the output.
+    pub(super) input: [usize; 3],
+    pub(super) output: [usize; 3],
+}
+
+impl ConvSizes {
+    pub(super) fn new(network: &Network, conv: &Conv) -> Self {
+        let first = &conv.sources[0];
+        let stored = network.tensors[first.tensor.0].shape;
+        let target = &network.tensors[conv.output.0];
+        Self {
+            inputs: conv.sources.iter().map(|s| network.tensors[s.tensor.0].channels).collect(),
+            outputs: target.channels,
+            planar: conv.sources.iter().any(|source| source.tensor == network.input),
+            transposed: conv.expand.is_some(),
+            kernel: conv.kernel,
+            stride: conv.stride,
+            expand: conv.expand.unwrap_or([1; 3]),
+            input: std::array::from_fn(|axis| stored[axis] * first.upsample[axis]),
+            output: target.shape,
+        }
+    }
+
+    /// What tiles cut: the output, or the input where the convolution expands.
+    pub(super) fn domain(&self) -> [usize; 3] {
+        std::array::from_fn(|axis| self.output[axis] / self.expand[axis])
+    }
+
+    pub(super) fn taps(&self) -> usize {
+        self.kernel.iter().product()
+    }
+
+    /// Output voxels that an input voxel makes where the convolution expands; else 1.
+    pub(super) fn expanded(&self) -> usize {
+        self.expand.iter().product()
+    }
+
+    pub(super) fn padded_outputs(&self) -> usize {
+        self.outputs.next_multiple_of(CHANNEL_BLOCK)
+    }
+
+    /// Channels of each source as they are stored.
+    pub(super) fn stored_inputs(&self) -> impl Iterator<Item = usize> + '_ {
+        let planar = self.planar;
+        self.inputs.iter().map(move |&channels| match planar {
+            true => channels,
+            false => channels.next_multiple_of(CHANNEL_BLOCK),
+        })
+    }
+
+    /// 16 input channels each.
+    pub(super) fn chunks(&self) -> usize {
+        self.stored_inputs().sum::<usize>() / CHANNEL_BLOCK
+    }
+
+    /// Multiplications.
+    pub(super) fn multiplications(&self) -> f64 {
+        let inputs: usize = self.inputs.iter().sum();
+        let output: f64 = self.output.iter().map(|&extent| extent as f64).product();
+        output * (inputs * self.outputs * self.taps()) as f64
+    }
+
+    fn output_voxels(&self) -> usize {
+        self.output.iter().product()
+    }
+}
+
+/// The tile of a block: planes and rows; and whether the kernel's planes are read one after the
+/// other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Tile {
+    pub(super) planes: usize,
+    pub(super) rows: usize,
+    pub(super) plane_groups: usize,
+}
+
+impl Tile {
+    /// Tiles along each axis.
+    pub(super) fn count(&self, domain: [usize; 3]) -> [usize; 3] {
+        let tile = [self.planes, self.rows, COLUMNS];
+        std::array::from_fn(|axis| domain[axis].div_ceil(tile[axis]))
+    }
+
+    /// Whether a warp reads each line of a brick once for three rows of taps.
+    pub(super) fn shares_lines(&self, sizes: &ConvSizes) -> bool {
+        sizes.kernel[1] == 3 && sizes.stride[1] == 1 && self.rows.is_multiple_of(WARP_LINES)
+    }
+
+    /// What `conv_mma` is told about its brick.
+    pub(super) fn brick(&self, sizes: &ConvSizes) -> Brick {
+        let [tile_planes, rows, columns] = self.extent(sizes);
+        let planes = if self.plane_groups > 1 { self.planes } else { tile_planes };
+        let (area, odd) = (rows * columns, sizes.kernel[2] > 1 && sizes.stride[2] == 2);
+        let plane_taps = if self.plane_groups > 1 { 1 } else { sizes.kernel[0] };
+        let row_rounds = if self.shares_lines(sizes) { 1 } else { sizes.kernel[1] };
+        let rounds = plane_taps * sizes.kernel[2] * row_rounds;
+        let step = |axis: usize| if sizes.kernel[axis] == 1 { 1 } else { sizes.stride[axis] };
+        let plane_step = if self.plane_groups > 1 { 1 } else { step(0) };
+        Brick {
+            planes: planes as i32,
+            columns: columns as i32,
+            odd_columns: if odd { columns.div_ceil(2) as i32 } else { 0 },
+            area: area as i32,
+            voxels: (planes * area) as i32,
+            tile_planes: tile_planes as i32,
+            copies: (2 * planes * area).div_ceil(THREADS).div_ceil(rounds) as i32,
+            row_bits: self.rows.ilog2() as i32,
+            plane_pitch: (plane_step * area) as i32,
+            row_pitch: (step(1) * columns) as i32,
+        }
+    }
+
+    /// Voxels of input that the tile needs along each axis.
+    fn extent(&self, sizes: &ConvSizes) -> [usize; 3] {
+        let tile = [self.planes, self.rows, COLUMNS];
+        std::array::from_fn(|axis| match sizes.kernel[axis] {
+            1 => tile[axis],
+            kernel => (tile[axis] - 1) * sizes.stride[axis] + kernel,
+        })
+    }
+
+    /// Strings of eight channels that are copied for 16 channels.
+    fn strings(&self, sizes: &ConvSizes) -> usize {
+        let [planes, rows, columns] = self.extent(sizes);
+        let planes = if self.plane_groups > 1 { self.plane_groups * self.planes } else { planes };
+        2 * planes * rows * columns
+    }
+
+    /// Dynamic shared memory of a block.
+    fn shared_bytes(&self, kernel: ConvKernel, sizes: &ConvSizes, splits: usize) -> usize {
+        let [planes, rows, columns] = self.extent(sizes);
+        let inputs: usize = sizes.stored_inputs().sum();
+        let used = match kernel {
+            ConvKernel::Mma(width) => {
+                let steps = sizes.chunks().div_ceil(splits) * self.plane_groups;
+                let bricks = 16 * self.strings(sizes) / self.plane_groups * steps.min(2);
+                let weights = STAGES * sizes.kernel[1] * width * 32;
+                let places = 4 * sizes.inputs.len() * (planes + rows * columns);
+                bricks + weights + places
+            }
+            ConvKernel::DirectHalf => {
+                let table = 4 * (inputs * sizes.taps()).next_multiple_of(16);
+                table + (2 * inputs * planes * rows * columns).next_multiple_of(16)
+            }
+            ConvKernel::DirectFloat => 0,
+        };
+        used.max(WARPS * kernel.width() * size_of::<Partial>())
+    }
+
+    /// Cycles of a multiprocessor for one tile's products of 16 input channels, and for copying
+    /// what they read.
+    fn cycles(&self, kernel: ConvKernel, sizes: &ConvSizes) -> usize {
+        let products = LINES * COLUMNS * kernel.width() * CHANNEL_BLOCK * sizes.taps();
+        let slower = if sizes.kernel[1] == 1 || self.shares_lines(sizes) { 8 } else { 9 };
+        products * slower / 8 / PRODUCTS_PER_CYCLE + self.strings(sizes) / STRINGS_PER_CYCLE
+    }
+}
+
+/// How a convolution is computed.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct ConvTiles {
+    pub(super) sizes: ConvSizes,
+    pub(super) kernel: ConvKernel,
+    pub(super) tile: Tile,
+    /// Parts that the input channels are cut into.
+    pub(super) splits: usize,
+    pub(super) launch: Launch,
+    /// Where there are several splits: what adds them up.
+    pub(super) finish: Option<Launch>,
+}
+
+impl ConvTiles {
+    /// # Errors
+    /// [`Error::Unsupported`] if no kernel can compute it.
+    pub(super) fn new(
+        network: &Network,
+        conv: &Conv,
+        precision: Precision,
+        multiprocessors: usize,
+    ) -> Result<Self> {
+        let sizes = ConvSizes::new(network, conv);
+        if sizes.planar && (conv.sources.len() > 1 || conv.sources[0].normalization.is_some()) {
+            return Err(unsupported("an image that is concatenated or normalised in the network"));
+        }
+        let voxels = |shape: [usize; 3]| shape.iter().try_fold(1usize, |n, &s| n.checked_mul(s));
+        let largest = [voxels(sizes.input), voxels(sizes.output)].into_iter().max().flatten();
+        if largest.is_none_or(|voxels| i32::try_from(voxels).is_err()) {
+            return Err(unsupported("a patch of 2^31 or more voxels"));
+        }
+        match precision {
+            Precision::F32 => Ok(Self::float(sizes)),
+            Precision::F16 => Self::half(sizes, multiprocessors),
+        }
+    }
+
+    fn float(sizes: ConvSizes) -> Self {
+        let kernel = ConvKernel::DirectFloat;
+        let tile = Tile { planes: 4, rows: 8, plane_groups: 1 };
+        let voxels = sizes.domain().iter().product::<usize>();
+        let groups = sizes.padded_outputs() / kernel.width() * sizes.expanded();
+        let launch = Launch {
+            grid: [voxels.div_ceil(THREADS) as u32, groups as u32, 1],
+            threads: THREADS as u32,
+            shared_bytes: tile.shared_bytes(kernel, &sizes, 1) as u32,
+        };
+        Self { sizes, kernel, tile, splits: 1, launch, finish: None }
+    }
+
+    fn half(sizes: ConvSizes, multiprocessors: usize) -> Result<Self> {
+        let domain = sizes.domain();
+        let kernel = match sizes.planar {
+            true => ConvKernel::DirectHalf,
+            false => ConvKernel::Mma(width(sizes.padded_outputs())),
+        };
+        let mut best: Option<(usize, Tile)> = None;
+        for planes in (0..=LINES.ilog2()).map(|shift| 1usize << shift) {
+            let groups: &[usize] = match kernel {
+                ConvKernel::Mma(_) if sizes.kernel[0] == 3 => &[1, 3],
+                _ => &[1],
+            };
+            for &plane_groups in groups {
+                let tile = Tile { planes, rows: LINES / planes, plane_groups };
+                if tile.shared_bytes(kernel, &sizes, 1) > LARGEST_SHARED_BYTES {
+                    continue;
+                }
+                let tiles: usize = tile.count(domain).iter().product();
+                let cost = tiles * tile.cycles(kernel, &sizes);
+                if best.is_none_or(|(least, _)| cost < least) {
+                    best = Some((cost, tile));
+                }
+            }
+        }
+        let Some((_, tile)) = best else {
+            let channels: usize = sizes.inputs.iter().sum();
+            return Err(unsupported(&format!("an image of {channels} channels")));
+        };
+        let tiles: usize = tile.count(domain).iter().product();
+        let groups = sizes.padded_outputs().div_ceil(kernel.width()) * sizes.expanded();
+        let splits = match kernel {
+            ConvKernel::Mma(_) => splits(&sizes, kernel, tile, tiles * groups, multiprocessors),
+            _ => 1,
+        };
+        let launch = Launch {
+            grid: [tiles as u32, groups as u32, splits as u32],
+            threads: THREADS as u32,
+            shared_bytes: tile.shared_bytes(kernel, &sizes, splits) as u32,
+        };
+        let finish = (splits > 1).then(|| Launch {
+            grid: [
+                sizes.output_voxels().div_ceil(FINISH_THREADS) as u32,
+                (sizes.padded_outputs() / STRING) as u32,
+                1,
+            ],
+            threads: FINISH_THREADS as u32,
+            shared_bytes: (FINISH_THREADS / 32 * STRING * size_of::<Partial>()) as u32,
+        });
+        Ok(Self { sizes, kernel, tile, splits, launch, finish })
+    }
+
+    /// Blocks, each with its own partial statistics, of the kernel that writes the output.
+    pub(super) fn partial_tiles(&self) -> usize {
+        self.finish.unwrap_or(self.launch).grid[0] as usize
+    }
+
+    /// Partial statistics in all.
+    pub(super) fn partials(&self) -> usize {
+        self.partial_tiles() * self.sizes.padded_outputs()
+    }
+
+    /// Single-precision sums of the splits.
+    pub(super) fn sums(&self) -> usize {
+        match self.splits {
+            1 => 0,
+            splits => splits * self.sizes.padded_outputs() * self.sizes.output_voxels(),
+        }
+    }
+}
+
+fn unsupported(what: &str) -> Error {
+    Error::Unsupported(format!("the CUDA kernels can't compute {what}"))
+}
+
+/// Output channels of a block: what wastes the least, if reading the input takes as long as 16
+/// channels' products.
+fn width(outputs: usize) -> usize {
+    let cost = |&width: &usize| outputs.div_ceil(width) * (width + 16);
+    [64, 48, 32, 16].into_iter().min_by_key(cost).unwrap_or(64)
+}
+
+/// How often a convolution with few tiles cuts its input channels, so that every multiprocessor has
+/// work: the cut with the least waves of blocks, times their length, and the sums' way through the
+/// second-level cache.
+fn splits(
+    sizes: &ConvSizes,
+    kernel: ConvKernel,
+    tile: Tile,
+    blocks: usize,
+    multiprocessors: usize,
+) -> usize {
+    let (chunks, resident) = (sizes.chunks(), kernel.resident());
+    let chunk_cycles = tile.cycles(kernel, sizes) * resident;
+    let values = sizes.padded_outputs() * sizes.output_voxels();
+    let cost = |&splits: &usize| {
+        let waves = (blocks * splits).div_ceil(multiprocessors.max(1) * resident);
+        let sums = match splits {
+            1 => 0,
+            _ => {
+                LAUNCH_CYCLES
+                    + values * 8 * splits / (CACHE_BYTES_PER_CYCLE * multiprocessors.max(1))
+            }
+        };
+        waves * chunks.div_ceil(splits) * chunk_cycles + sums
+    };
+    (1..=chunks.min(32)).min_by_key(cost).unwrap_or(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sizes(
+        inputs: &[usize],
+        outputs: usize,
+        output: [usize; 3],
+        stride: [usize; 3],
+    ) -> ConvSizes {
+        ConvSizes {
+            inputs: inputs.to_vec(),
+            outputs,
+            planar: false,
+            transposed: false,
+            kernel: [3; 3],
+            stride,
+            expand: [1; 3],
+            input: std::array::from_fn(|axis| output[axis] * stride[axis]),
+            output,
+        }
+    }
+
+    #[test]
+    fn widths_waste_little() {
+        let widths =
+            [(16, 16), (32, 32), (48, 48), (64, 64), (80, 48), (96, 48), (128, 64), (320, 64)];
+        for (outputs, expected) in widths {
+            assert_eq!(width(outputs), expected, "{outputs} channels");
+        }
+    }
+
+    #[test]
+    fn large_volumes_are_cut_into_cubes_that_leave_room_for_several_blocks() {
+        let tiles = ConvTiles::half(sizes(&[32, 32], 32, [128; 3], [1; 3]), 132).unwrap();
+        assert_eq!(tiles.kernel, ConvKernel::Mma(32));
+        assert_eq!(tiles.tile, Tile { planes: 4, rows: 8, plane_groups: 1 });
+        assert_eq!(tiles.launch.grid, [32 * 16 * 16, 1, 1]);
+        assert_eq!(tiles.splits, 1);
+        // Two bricks of 6 x 10 x 10 strings, three stages of weights, tables of two sources.
+        assert_eq!(tiles.launch.shared_bytes, 2 * 600 * 32 + 3 * 3 * 32 * 32 + 2 * 4 * (6 + 100));
+        // Four blocks on an H100.
+        assert!(4 * (tiles.launch.shared_bytes + 1024) <= 228 << 10);
+    }
+
+    #[test]
+    fn strided_bricks_are_read_plane_by_plane() {
+        let tiles = ConvTiles::half(sizes(&[32], 64, [64; 3], [2; 3]), 132).unwrap();
+        assert_eq!(tiles.tile.plane_groups, 3);
+        assert!(tiles.launch.shared_bytes as usize <= LARGEST_SHARED_BYTES);
+    }
+
+    #[test]
+    fn deep_levels_are_split_until_every_multiprocessor_works() {
+        for (extent, channels) in [([8, 8, 8], 320), ([16, 16, 16], 256), ([4, 4, 4], 320)] {
+            let tiles = ConvTiles::half(sizes(&[channels], channels, extent, [1; 3]), 132).unwrap();
+            let blocks: u32 = tiles.launch.grid.iter().product();
+            assert!(tiles.splits > 1 && blocks >= 80, "{extent:?}: {blocks} blocks");
+            assert!(tiles.sums() * 4 < 64 << 20, "{extent:?}: {} sums", tiles.sums());
+            assert!(tiles.finish.is_some());
+        }
+    }
+
+    #[test]
+    fn every_shape_fits_shared_memory() {
+        for kernel in [[1, 1, 1], [3, 3, 3], [1, 3, 3], [3, 1, 1], [3, 3, 1]] {
+            for stride in [[1, 1, 1], [2, 2, 2], [1, 2, 2], [2, 1, 1], [1, 1, 2]] {
+                for extent in [[1, 1, 1], [5, 40, 40], [128, 128, 128], [200, 3, 7]] {
+                    for (inputs, outputs) in [(16, 16), (48, 300), (1024, 1024)] {
+                        let sizes = ConvSizes {
+                            kernel,
+                            ..sizes(&[inputs, inputs], outputs, extent, stride)
+                        };
+                        let tiles = ConvTiles::half(sizes, 132).unwrap();
+                        assert!(tiles.launch.shared_bytes as usize <= LARGEST_SHARED_BYTES);
+                        assert_eq!(tiles.tile.planes * tiles.tile.rows, LINES);
+                        assert!(tiles.launch.grid[1] <= 65535);
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,365 @@
+//! The program on an emulated GPU, and without one.
+#![cfg(feature = "cuda")]
+
+#[path = "common/mod.rs"]
+mod common;
+#[path = "common/emulator.rs"]
+mod emulator;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use common::{Noise, SeededModel};
+use emulator::Driver;
+use serde_json::Value;
+use voxtile::Geometry;
+use voxtile::formats::{OutputFile, nifti};
+
+/// A folder with a model and an image, and the program that runs there.
+struct Place {
+    folder: tempfile::TempDir,
+}
+
+/// The driver that a run finds, and the emulator's settings.
+type Environment<'a> = (Driver, &'a [(&'a str, &'a str)]);
+
+impl Place {
+    fn new(model: &[u8], dims: [usize; 3]) -> Self {
+        let place = Self { folder: tempfile::tempdir().unwrap() };
+        std::fs::write(place.path("model.safetensors"), model).unwrap();
+        let mut noise = Noise(7);
+        let voxels: Vec<u8> =
+            (0..dims.iter().product()).map(|_| (noise.next() * 60.0 + 100.0) as u8).collect();
+        let output = OutputFile::create(&place.path("image.nii.gz")).unwrap();
+        let geometry = Geometry::axis_aligned([1.2, 1.5, 2.0]);
+        nifti::write_labels(output, nifti::Labels::U8(&voxels), dims, &geometry).unwrap();
+        place
+    }
+
+    /// Some tiles of a small network with random weights.
+    fn small() -> Self {
+        Self::new(&SeededModel::small([16, 16, 16], 5).bytes(), [26, 20, 18])
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn run(&self, (driver, settings): Environment, arguments: &[&str]) -> Output {
+        let mut program = emulator::program();
+        program.current_dir(self.folder.path()).args(arguments);
+        driver.set(&mut program, settings);
+        let output = program.output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(!text.contains("panicked") && !text.contains("voxtile emulator:"), "{text}");
+        output
+    }
+
+    /// Runs the program and expects success; what it says on standard output and error.
+    #[track_caller]
+    fn succeed(&self, environment: Environment, arguments: &[&str]) -> [String; 2] {
+        let output = self.run(environment, arguments);
+        let texts = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {texts:?}");
+        texts
+    }
+
+    /// Runs the program, which must fail with a code and leave no file behind; what it says.
+    #[track_caller]
+    fn fail(&self, environment: Environment, arguments: &[&str], code: i32) -> String {
+        let files = || std::fs::read_dir(self.folder.path()).unwrap().count();
+        let before = files();
+        let output = self.run(environment, arguments);
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {text}");
+        assert_eq!(files(), before);
+        text
+    }
+
+    /// Segments the image with further arguments; the label map's bytes and the report.
+    #[track_caller]
+    fn segment(&self, environment: Environment, further: &[&str]) -> (Vec<u8>, Value) {
+        let (labels, report, _) = self.segment_told(environment, further);
+        (labels, report)
+    }
+
+    /// As `segment`, with what is said on standard error.
+    #[track_caller]
+    fn segment_told(&self, environment: Environment, further: &[&str]) -> (Vec<u8>, Value, String) {
+        let mut arguments = vec!["segment", "image.nii.gz", "-m", "model.safetensors"];
+        arguments.extend(["-o", "labels.nii", "--report", "report.json"]);
+        arguments.extend(further);
+        let [_, told] = self.succeed(environment, &arguments);
+        let report = std::fs::read_to_string(self.path("report.json")).unwrap();
+        let labels = std::fs::read(self.path("labels.nii")).unwrap();
+        (labels, serde_json::from_str(&report).unwrap(), told)
+    }
+
+    fn plan(&self, environment: Environment, further: &[&str]) -> Value {
+        let mut arguments = vec!["plan", "image.nii.gz", "-m", "model.safetensors", "--json"];
+        arguments.extend(further);
+        let [text, _] = self.succeed(environment, &arguments);
+        serde_json::from_str(&text).unwrap()
+    }
+}
+
+const SEGMENT: &[&str] =
+    &["segment", "image.nii.gz", "-m", "model.safetensors", "-o", "labels.nii", "--device", "cuda"];
+
+fn example(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(name);
+    path.to_str().unwrap().into()
+}
+
+fn devices(environment: Environment) -> Value {
+    let [text, _] = Place::small().succeed(environment, &["devices", "--json"]);
+    serde_json::from_str(&text).unwrap()
+}
+
+/// Whether this machine has no driver of its own; says so if it has.
+fn without_driver() -> bool {
+    let found = devices((Driver::Machine, &[]));
+    let none = found["no_gpu"].as_str().is_some_and(|why| why.contains("libcuda"));
+    if !none {
+        println!("left out: this machine has an NVIDIA driver: {found}");
+    }
+    none
+}
+
+/// A driver that is older than voxtile's kernels, or whose GPU is.
+fn old_driver() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/old_driver.c");
+    let mut compiler = Command::new(std::env::var("CC").unwrap_or_else(|_| "cc".into()));
+    compiler.args(["-shared", "-fPIC", "-o"]).arg(folder.path().join("libcuda.so.1")).arg(source);
+    assert!(compiler.status().unwrap().success());
+    folder
+}
+
+#[test]
+fn devices_are_listed() {
+    let Some(driver) = emulator::emulated() else { return };
+    let settings = [("DEVICES", "2"), ("CAPABILITY", "8.6"), ("MEMORY", "3221225472")];
+    let found = devices((driver, &settings));
+    assert_eq!(found["no_gpu"], Value::Null);
+    let [cpu, first, second] = &found["devices"].as_array().unwrap()[..] else {
+        panic!("{found}");
+    };
+    assert_eq!((&cpu["device"], &cpu["gpu"]), (&"cpu".into(), &Value::Null));
+    for (device, ordinal) in [(first, 0), (second, 1)] {
+        assert_eq!(device["device"], format!("cuda:{ordinal}"));
+        assert_eq!(device["memory_total_bytes"], 3u64 << 30);
+        assert_eq!(device["memory_free_bytes"], 3u64 << 30);
+        let gpu = &device["gpu"];
+        assert_eq!((&gpu["ordinal"], &gpu["kernels"]), (&ordinal.into(), &"sm_86".into()));
+        assert_eq!(gpu["compute_capability"], "8.6");
+        assert!(gpu["driver_cuda"].as_str().unwrap().starts_with("12."), "{gpu}");
+    }
+    let [text, _] = Place::small().succeed((driver, &settings), &["devices"]);
+    let line = text.lines().find(|line| line.starts_with("cuda:1 ")).unwrap();
+    for part in ["3.00 GiB of memory", "free", "compute capability 8.6", "kernels sm_86"] {
+        assert!(line.contains(part), "no `{part}` in: {line}");
+    }
+
+    if without_driver() {
+        let [text, _] = Place::small().succeed((Driver::Machine, &[]), &["devices"]);
+        assert!(text.contains("no GPU: no NVIDIA driver was found"), "{text}");
+    }
+}
+
+/// Of the demonstration on a part of a CT, by the emulated GPU in half precision.
+#[test]
+fn labels_agree_with_the_processor_s() {
+    let Some(driver) = emulator::gpu() else { return };
+    let place = Place::new(&std::fs::read(example("demo.safetensors")).unwrap(), [1, 1, 1]);
+    std::fs::copy(example("ct_part.nii.gz"), place.path("image.nii.gz")).unwrap();
+    let cuda = (driver, &[][..]);
+    let (ours, report) = place.segment(cuda, &[]);
+    assert_eq!(report["device"]["kind"], "cuda");
+    assert_eq!(report["device"]["precision"], "f16");
+    assert_eq!(report["device"]["fallback"], Value::Null);
+    let [gpu, host] = ["gpu", "host"].map(|place| {
+        let parts = report["memory"]["parts"].as_array().unwrap().iter();
+        parts
+            .filter(|part| part["place"] == place)
+            .map(|part| part["bytes"].as_u64().unwrap())
+            .sum::<u64>()
+    });
+    assert_eq!(report["memory"]["estimated_gpu_bytes"], gpu);
+    assert_eq!(report["memory"]["estimated_bytes"], host);
+
+    let further = ["--device", "cpu", "--probabilities", "p.safetensors"];
+    let (theirs, _) = place.segment(cuda, &further);
+    let file = std::fs::read(place.path("p.safetensors")).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&file).unwrap();
+    let (_, tensor) = tensors.iter().next().unwrap();
+    let voxels = ours.len() - 352; // behind the header
+    let probability = |label: u8, voxel: usize| {
+        let at = 4 * (usize::from(label) * voxels + voxel);
+        f32::from_le_bytes(tensor.data()[at..at + 4].try_into().unwrap())
+    };
+    assert_eq!(tensor.data().len(), 4 * 17 * voxels);
+    let (mut differ, mut widest) = (0, 0.0f32);
+    for (voxel, (&ours, &theirs)) in ours[352..].iter().zip(&theirs[352..]).enumerate() {
+        if ours != theirs {
+            // The difference of two scores is the logarithm of their probabilities' ratio.
+            let tie = (probability(theirs, voxel) / probability(ours, voxel)).ln();
+            widest = widest.max(tie);
+            differ += 1;
+        }
+    }
+    println!("{differ} of {voxels} labels differ, all by scores within {widest}");
+    assert!(differ * 1000 <= voxels, "{differ} of {voxels} labels differ");
+    assert!(widest < 0.02, "a label differs by {widest}");
+}
+
+/// Whatever the GPU does first, and however its threads take turns.
+#[test]
+fn the_same_bits_every_time() {
+    let Some(driver) = emulator::gpu() else { return };
+    let place = Place::small();
+    let further = ["--device", "cuda", "--probabilities", "p.safetensors"];
+    let mut first = None;
+    for (seed, threads) in [("0", "2"), ("0", "1"), ("1", "2"), ("2", "1"), ("3", "2")] {
+        let settings = [("SEED", seed), ("THREADS", threads)];
+        let (labels, _) = place.segment((driver, &settings), &further);
+        let found = (labels, std::fs::read(place.path("p.safetensors")).unwrap());
+        assert!(*first.get_or_insert(found.clone()) == found, "seed {seed}");
+    }
+}
+
+#[test]
+fn single_precision_finds_the_processor_s_labels() {
+    let Some(driver) = emulator::gpu() else { return };
+    let place = Place::small();
+    let cuda = (driver, &[][..]);
+    let (ours, report) = place.segment(cuda, &["--device", "cuda", "--precision", "f32"]);
+    assert_eq!(report["device"]["precision"], "f32");
+    let (theirs, report) = place.segment(cuda, &["--device", "cpu", "--precision", "f32"]);
+    assert_eq!(
+        (&report["device"]["kind"], &report["device"]["gpu"]),
+        (&"cpu".into(), &Value::Null)
+    );
+    let differ = ours.iter().zip(&theirs).filter(|(a, b)| a != b).count();
+    assert!(differ <= 2, "{differ} of {} bytes differ", ours.len());
+    let half = [&SEGMENT[..SEGMENT.len() - 1], &["cpu", "--precision", "f16"]].concat();
+    let text = place.fail(cuda, &half, 2);
+    assert!(text.contains("half precision needs a GPU"), "{text}");
+}
+
+/// A GPU of exactly the bytes that a run was estimated to take is enough; with fewer there are ever
+/// leaner ways, and then an error that says what was missing.
+#[test]
+fn the_gpu_s_memory_is_bounded_and_its_end_is_told() {
+    let Some(driver) = emulator::emulated() else { return };
+    let place = Place::small();
+    let plan = place.plan((driver, &[]), &["--no-timing"]);
+    assert_eq!(plan["device"]["kind"], "cuda");
+    let of = |name: &str| plan["memory"][name].as_u64().unwrap();
+    let (most, least) = (of("estimated_gpu_bytes"), of("least_gpu_bytes"));
+    assert!(least > 0 && least < most);
+    let [most, least, less] = [most, least, least - 1].map(|bytes| bytes.to_string());
+    let expected = place.segment((driver, &[]), &[]).0;
+    for memory in [&most, &least] {
+        let exact = [("MEMORY", memory.as_str())];
+        let (labels, report) = place.segment((driver, &exact), &["--device", "cuda"]);
+        assert!(labels == expected);
+        assert_eq!(report["memory"]["estimated_gpu_bytes"].to_string(), *memory);
+        let limit = ["--device", "cuda", "--gpu-memory", memory];
+        let (labels, report) = place.segment((driver, &[]), &limit);
+        assert!(labels == expected);
+        assert_eq!(report["memory"]["estimated_gpu_bytes"].to_string(), *memory);
+    }
+    for name in ["labels.nii", "report.json"] {
+        std::fs::remove_file(place.path(name)).unwrap();
+    }
+    // The network fits, but not the run.
+    for (settings, further) in
+        [(&[("MEMORY", less.as_str())][..], &[][..]), (&[], &["--gpu-memory", less.as_str()][..])]
+    {
+        let text = place.fail((driver, settings), &[SEGMENT, further].concat(), 5);
+        for part in ["segmenting this volume needs", "of the memory of emulated GPU", "available"] {
+            assert!(text.contains(part), "no `{part}` in: {text}");
+        }
+    }
+    // Not even the network does.
+    let text = place.fail((driver, &[("MEMORY", "100000")]), SEGMENT, 5);
+    assert!(text.contains("the network needs") && text.contains("97.66 KiB"), "{text}");
+    // Left the choice, it takes the processor.
+    let (labels, report, told) = place.segment_told((driver, &[("MEMORY", "100000")]), &[]);
+    assert_eq!(report["device"]["kind"], "cpu");
+    let why = report["device"]["fallback"].as_str().unwrap();
+    assert!(why.contains("the network needs") && told.contains(why), "{told}");
+    assert!(labels == place.segment((driver, &[]), &["--device", "cpu"]).0);
+}
+
+#[test]
+fn without_a_gpu_the_processor_is_taken_and_the_reason_told() {
+    if emulator::real() {
+        return; // the machine has a GPU
+    }
+    let place = Place::small();
+    let old = old_driver();
+    let run = |variables: &[(&str, &str)], folder: Option<&Path>, arguments: &[&str]| {
+        let mut program = emulator::program();
+        program.current_dir(place.folder.path()).args(arguments).envs(variables.iter().copied());
+        if let Some(folder) = folder {
+            program.env("LD_LIBRARY_PATH", folder);
+        }
+        program.output().unwrap()
+    };
+    let busy = "opening an old GPU: CUDA_ERROR_DEVICE_UNAVAILABLE (device is busy)";
+    let old = Some(old.path());
+    let mut cases: Vec<(Option<&Path>, &[(&str, &str)], &str)> = vec![
+        (old, &[("OLD_DRIVER", "11040")], "supports CUDA 11.4; voxtile needs 12.0"),
+        (old, &[("OLD_INIT", "100")], "sees no GPU"),
+        (old, &[("OLD_INIT", "999")], "CUDA_ERROR_UNKNOWN"),
+        (old, &[], "an old GPU has compute capability 7.5; voxtile's kernels need 8.0"),
+        (old, &[("OLD_CAPABILITY", "80")], busy),
+    ];
+    if without_driver() {
+        cases.push((None, &[], "no NVIDIA driver was found (libcuda)"));
+    }
+    let plain =
+        ["segment", "image.nii.gz", "-m", "model.safetensors", "-o", "labels.nii", "--json-lines"];
+    for (folder, variables, why) in cases {
+        let output = run(variables, folder, &plain);
+        let [events, told] =
+            [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
+        assert_eq!(output.status.code(), Some(0), "{told}");
+        let told_why = told.lines().find(|line| line.starts_with("on the processor: "));
+        assert!(told_why.is_some_and(|line| line.contains(why)), "no `{why}` in: {told}");
+        let device = events.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let device = device.into_iter().find(|event| event["event"] == "device").unwrap();
+        assert_eq!(device["kind"], "cpu");
+        assert!(device["fallback"].as_str().unwrap().contains(why), "{device}");
+        std::fs::remove_file(place.path("labels.nii")).unwrap();
+
+        let output = run(variables, folder, SEGMENT);
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(8), "{told}");
+        assert!(told.contains("error: ") && told.contains(why), "no `{why}` in: {told}");
+        assert!(!place.path("labels.nii").exists());
+    }
+    let listed = run(&[], old, &["devices"]);
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    assert!(
+        listed.contains("cuda:0 an old GPU") && listed.contains("no kernels: too old"),
+        "{listed}"
+    );
+}
+
+#[test]
+fn what_fails_on_the_gpu_is_told_by_its_name() {
+    let Some(driver) = emulator::emulated() else { return };
+    let place = Place::small();
+    for launch in ["1", "20", "60"] {
+        let text = place.fail((driver, &[("FAULT", launch)]), SEGMENT, 8);
+        assert!(text.contains("CUDA_ERROR_ILLEGAL_ADDRESS"), "{text}");
+    }
+    let several = [&SEGMENT[..SEGMENT.len() - 1], &["cuda:3"]].concat();
+    let text = place.fail((driver, &[("DEVICES", "2")]), &several, 8);
+    assert!(text.contains("there is no GPU 3, but GPUs 0 to 1"), "{text}");
+    let second = [&SEGMENT[..SEGMENT.len() - 1], &["cuda:1"]].concat();
+    place.succeed((driver, &[("DEVICES", "2")]), &second);
+}
