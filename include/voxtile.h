@@ -455,7 +455,8 @@ typedef struct voxtile_estimate {
     uint32_t reserved;
     // Tiles of the volume.
     uint64_t tiles;
-    // Tiles, times mirrored copies, times folds.
+    // Tiles that are run, times mirrored copies, times folds. Tiles of air count, for they are not
+    // known beforehand.
     uint64_t passes;
     // Bytes that session and run hold together at the peak, beyond the caller's buffers and the
     // model; a run never exceeds them.
@@ -470,6 +471,9 @@ typedef struct voxtile_estimate {
     uint32_t memory_parts;
     // 0
     uint32_t reserved_too;
+    // Tiles that the region leaves out. Exact unless the volume has a side that is zero throughout;
+    // then tiles lie elsewhere, and a few more or fewer may be run.
+    uint64_t skipped_tiles;
     // Bytes of a GPU's own memory that session and run hold together at the peak; 0 on the
     // processor.
     uint64_t device_bytes;
@@ -620,8 +624,8 @@ VOXTILE_API void voxtile_session_release(struct voxtile_session *session);
 VOXTILE_API void voxtile_session_cancel(const struct voxtile_session *session);
 
 // Says what voxtile_run on `volume` with `options` would need for labels alone, at most; reads no
-// voxel, so `volume->data` must be valid but may hold anything, as may a mask. `options` may be
-// NULL for the defaults. Set `out->struct_size` first. Probabilities are not counted;
+// voxel, so `volume->data` must be valid but may hold anything. A mask is read, for the tiles that
+// it leaves out. `options` may be NULL for the defaults. Set `out->struct_size` first. Probabilities are not counted;
 // voxtile_run_estimate_output counts them.
 VOXTILE_API
 VOXTILE_CHECK
@@ -657,8 +661,8 @@ voxtile_status voxtile_run_memory(const struct voxtile_session *session,
                                   struct voxtile_memory_part *out,
                                   struct voxtile_error *error);
 
-// Says how many seconds the network passes of voxtile_run on `volume` with `options` would take,
-// tiles that `options` leave out included. The first call of a session measures, about a second
+// Says how many seconds the network passes of voxtile_run on `volume` with `options` would take.
+// Tiles that a box or a mask leaves out do not count, tiles of air do. The first call of a session measures, about a second
 // for each network of the model; later ones are quick. What surrounds the network usually takes
 // less than a tenth. VOXTILE_E_BUSY during a run.
 VOXTILE_API
