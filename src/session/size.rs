@@ -4,10 +4,10 @@ use super::labels::{fits_byte, wanted};
 use super::run::mirrors;
 use super::{Choices, Estimate, Export, RunOptions, air, postprocess, region};
 use crate::base::{Error, Result};
-use crate::device::{Blend, Device, DeviceInfo, JobSize, MemoryPart, Place};
+use crate::device::{Blend, Device, DeviceInfo, JobSize, MemoryPart, Place, ResamplingSize};
 use crate::model::{self, Model, Part};
 use crate::net::Plan;
-use crate::volume::{Grids, Recipe, VolumeView, preparation_bytes, prepare, stream};
+use crate::volume::{Grids, Recipe, VolumeView, native, preparation_bytes, prepare, stream};
 use crate::window::{self, Grain};
 
 /// What plans, lists and names hold beside the large buffers.
@@ -99,6 +99,13 @@ pub(super) fn shared(model: &Model, volume: &VolumeView, options: &RunOptions) -
     Ok(plain && recipes.windows(2).any(|pair| pair[0] == pair[1]))
 }
 
+/// Whether a device that can may make a part's prepared planes itself: not if they are looked at or
+/// kept here, nor if they hold what an earlier part has `found`.
+pub(super) fn may_resample(options: &RunOptions, choices: Choices, found: bool) -> bool {
+    let looked_at = options.preprocessed || options.skip_air_below.is_some();
+    !(looked_at || choices.keep_prepared || found)
+}
+
 /// What runs of a model are sized by.
 pub(super) struct Sizing<'a> {
     pub(super) model: &'a Model,
@@ -182,16 +189,20 @@ impl Sizing<'_> {
         options.region.iter().try_for_each(|wanted| region::check(wanted, volume.dims))?;
         let (recipe, order) = ordered(self.model, index, volume, options)?;
         let grids = Grids::whole(volume, &recipe)?;
-        let (shape, native) = (grids.shape, grids.placement.shape());
+        let (shape, native_shape) = (grids.shape, grids.placement.shape());
         let patch = order.map(|axis| part.patch[axis]);
         let tiles = window::tile_count(shape, patch, options.step)?;
         let slab_planes = shape[0].min(choices.slab_planes);
         let by_scores = options.export == Export::Scores;
-        let output = if by_scores { native } else { shape };
+        let output = if by_scores { native_shape } else { shape };
         let planes_of = |planes: usize| planes.min((slab_planes + 1) * planes / shape[0] + 2);
         let on_network = options.probability_grid == super::Grid::Network;
         let own = probabilities.iter().filter(|(of, _)| *of == index).count();
         let output_planes = planes_of(output[0]);
+        let found = part.previous.is_some();
+        let resamples = self.device.resamples()
+            && may_resample(options, choices, found)
+            && native::may_resample(&recipe);
         let job = JobSize {
             channels: part.architecture.input_channels,
             shape,
@@ -205,6 +216,10 @@ impl Sizing<'_> {
             slab_planes,
             probability_classes: own,
             scores: options.scores,
+            resampling: resamples.then(|| ResamplingSize {
+                native: [native_shape[1], native_shape[2]],
+                ring_planes: native::most_ring_planes(&grids, &recipe),
+            }),
         };
         let count = |shape: [usize; 3]| shape.iter().product::<usize>() as u64;
         let voxels = count(volume.dims);
@@ -216,7 +231,9 @@ impl Sizing<'_> {
         };
         let across = tiles / window::tile_starts(shape[0], patch[0], options.step).len().max(1);
         let lists = tiles * (TILE_BYTES + 1)
-            + (native.iter().sum::<usize>() + 4 * shape.iter().sum::<usize>()) * MAP_BYTES * 3;
+            + (native_shape.iter().sum::<usize>() + 4 * shape.iter().sum::<usize>())
+                * MAP_BYTES
+                * 3;
         let air = match options.skip_air_below {
             Some(_) => air::bytes(shape, across),
             None => 0,
@@ -237,6 +254,9 @@ impl Sizing<'_> {
         always.extend(on_device);
         let channels = part.architecture.input_channels;
         let mut made = stream::bytes(&grids, &recipe, channels, self.threads);
+        if resamples {
+            made = made.max(native::bytes(&grids));
+        }
         if recipe.generation == crate::volume::Generation::V1 {
             made += 3 * (shape[1] * shape[2]) as u64 * self.threads as u64;
         }
@@ -245,7 +265,7 @@ impl Sizing<'_> {
         if own > 0 {
             let across = match on_network {
                 true => (slab_planes * shape[1] * shape[2]) as u64,
-                false => (output_planes * native[1] * native[2]) as u64,
+                false => (output_planes * native_shape[1] * native_shape[2]) as u64,
             };
             let crop = if on_network { 0 } else { voxels };
             // A crop may leave a whole side to one slab.
@@ -256,9 +276,9 @@ impl Sizing<'_> {
         }
         if !by_scores {
             let plane = (2 * shape[1] * shape[2]) as u64;
-            let native_planes = planes_of(native[0]) as u64;
+            let native_planes = planes_of(native_shape[0]) as u64;
             let pending = (2 * slab_planes as u64 + 1) * plane
-                + 2 * native_planes * (native[1] * native[2]) as u64;
+                + 2 * native_planes * (native_shape[1] * native_shape[2]) as u64;
             running.push(MemoryPart::new("labels on their way", pending));
         }
         let preparing = vec![MemoryPart::new("looking at the volume", prepared)];
