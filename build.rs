@@ -4,13 +4,13 @@ use std::path::Path;
 use std::{env, fs};
 
 fn main() {
-    println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed=build.rs");
     if env::var_os("CARGO_FEATURE_CUDA").is_some() {
-        println!("cargo:rerun-if-changed=kernels");
+        println!("cargo::rerun-if-changed=kernels");
         let root = env::var("CARGO_MANIFEST_DIR").unwrap_or_default();
         #[cfg(feature = "cuda")]
         if let Err(reason) = check(&Path::new(&root).join("kernels")) {
-            println!("cargo:error=kernels/images.zip {reason}; run kernels/build.py");
+            println!("cargo::error=kernels/images.zip {reason}; run kernels/build.py");
         }
     }
 }

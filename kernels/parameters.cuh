@@ -334,3 +334,45 @@ struct Interpolate {
     int decision;
     int reserved;
 };
+
+// Where the voxels of one axis come from: each is a weighted sum of neighbouring ones.
+struct Band {
+    // [outputs]: the first of them.
+    const unsigned int* first;
+    // [taps][outputs]
+    const float* weights;
+    int taps;
+    int outputs;
+};
+
+// One axis of a channel of the prepared volume.
+struct Resample {
+    // [groups][input ring][inner]
+    const float* input;
+    // [group ring][output ring][inner]
+    float* output;
+    Band band;
+    // [voxels of an axis][2]: what values are clipped to; null if they are not.
+    const float* limits;
+    // The axis whose voxels have limits of their own: 0 the one that is resampled, 1 and 2 rows and
+    // columns of the inner values; -1 if they are all the same.
+    int limits_axis;
+    // Columns of the inner values.
+    int columns;
+    int inner;
+    int groups;
+    int first_group;
+    int group_ring;
+    int input_ring;
+    int output_ring;
+    // The output voxels first .. first + count.
+    int first;
+    int count;
+    // Whether values are normalised: clipped once more, less the mean, divided by the deviation.
+    int normalizes;
+    float lower;
+    float upper;
+    float mean;
+    float deviation;
+    int reserved;
+};

@@ -9,6 +9,7 @@
 #include "probabilities.cuh"
 #include "classify.cuh"
 #include "interpolate.cuh"
+#include "resample.cuh"
 
 #include "convolution_direct.cuh"
 #include "convolution_mma.cuh"

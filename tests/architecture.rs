@@ -70,3 +70,16 @@ fn files_stay_readable() {
         assert!(lines <= 600, "{file} has {lines} lines; one idea rarely needs 600");
     }
 }
+
+#[test]
+fn only_one_folder_calls_cuda_s_driver() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut found = Vec::new();
+    sources(&root, &mut found);
+    let calling = found.iter().filter(|(_, text)| text.contains("cudarc::"));
+    let folders: Vec<_> = calling.map(|(file, _)| Path::new(file).parent().unwrap()).collect();
+    assert!(folders.len() > 1);
+    for folder in folders {
+        assert_eq!(folder, root.join("device/cuda/driver"));
+    }
+}

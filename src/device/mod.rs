@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use crate::base::{Error, Pool, Result};
 use crate::net::{Plan, Weights};
-use crate::volume::AxisMap;
+use crate::volume::{AxisMap, Resampling};
 use crate::window::{Slab, Tile};
 
 /// What a device is.
@@ -133,6 +133,8 @@ pub struct Job {
     pub network_probabilities: bool,
     /// Whether the scores on the network's grid are wanted.
     pub scores: bool,
+    /// How the volume is made of native planes, if they are what is fed.
+    pub resampling: Option<Arc<Resampling>>,
 }
 
 /// What [`Device::resolve`] fills.
@@ -187,7 +189,8 @@ impl MemoryPart {
 }
 
 /// Everything a device must do. Calls come in the order `load`, then for each run `begin`,
-/// {`feed`, `gather`, `forward`, `blend`, `resolve`}, `finish`.
+/// {`feed`, `gather`, `forward`, `blend`, `resolve`}, `finish`; `feed_native` and `resample` may take
+/// the place of `feed`.
 pub trait Device: Send {
     /// What the device is.
     fn info(&self) -> &DeviceInfo;
@@ -226,6 +229,31 @@ pub trait Device: Send {
     /// If the device fails.
     fn feed(&mut self, planes: Range<usize>, values: &[f32]) -> Result<()>;
 
+    /// Whether it takes native planes and resamples them itself, as [`Job::resampling`] says.
+    fn resamples(&self) -> bool {
+        false
+    }
+
+    /// Takes native planes of a channel, `[planes][native1][native2]`, in ascending order, at most
+    /// [`NATIVE_PLANES`](crate::volume::native::NATIVE_PLANES). Those that the planes of the volume
+    /// made last and next do not need are forgotten.
+    ///
+    /// # Errors
+    /// If the device fails or does not resample.
+    fn feed_native(&mut self, channel: usize, planes: Range<usize>, values: &[f32]) -> Result<()> {
+        let _ = (channel, planes, values);
+        Err(does_not_resample())
+    }
+
+    /// Makes planes of the volume, a piece as it would be fed, of the native planes that were fed.
+    ///
+    /// # Errors
+    /// As [`Device::feed_native`].
+    fn resample(&mut self, planes: Range<usize>) -> Result<()> {
+        let _ = planes;
+        Err(does_not_resample())
+    }
+
     /// Copies a tile out of the volume into the network's input: zero where there is no volume,
     /// reversed along each axis of `mirror`.
     ///
@@ -262,6 +290,10 @@ pub trait Device: Send {
     fn finish(&mut self);
 }
 
+fn does_not_resample() -> Error {
+    Error::Internal("native planes for a device that does not resample".into())
+}
+
 /// The sizes of a [`Job`], for estimates.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JobSize {
@@ -287,6 +319,17 @@ pub struct JobSize {
     pub probability_classes: usize,
     /// As [`Job::scores`].
     pub scores: bool,
+    /// Those of [`Job::resampling`].
+    pub resampling: Option<ResamplingSize>,
+}
+
+/// The sizes of a [`Resampling`], at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ResamplingSize {
+    /// Voxels of a native plane along its axes.
+    pub native: [usize; 2],
+    /// Native planes that are held at a time.
+    pub ring_planes: usize,
 }
 
 /// Which device a session runs on.

@@ -17,7 +17,7 @@ use crate::device::{Device, Job, SlabOutput};
 use crate::model::{Output, Part};
 use crate::volume::labels::LabelResampling;
 use crate::volume::resample::axis_maps;
-use crate::volume::{AxisMap, Placement, Planes, Preparation};
+use crate::volume::{AxisMap, NativePlanes, Placement, Planes, Preparation, Resampling};
 use crate::window::{self, Schedule, Slab, Step};
 
 /// Where a part's labels go.
@@ -48,6 +48,8 @@ pub(super) enum Supply<'a> {
     Made(Box<Planes<'a>>, Option<&'a mut Kept>),
     /// They were made for the part before.
     Kept(&'a Kept),
+    /// The device makes them.
+    Native(NativePlanes<'a>, Arc<Resampling>),
 }
 
 /// What a part runs on.
@@ -150,6 +152,10 @@ impl Run<'_> {
             probability_classes: rows,
             network_probabilities: self.options.probability_grid == Grid::Network,
             scores: self.options.scores,
+            resampling: match &input.supply {
+                Supply::Native(_, resampling) => Some(Arc::clone(resampling)),
+                _ => None,
+            },
         })?;
         let mut running = Running {
             index,
@@ -201,6 +207,15 @@ impl Running<'_, '_, '_> {
     fn feed(&mut self, device: &mut dyn Device, planes: &Range<usize>) -> Result<()> {
         self.run.check(Phase::Tiles)?;
         let clock = Instant::now();
+        if let Supply::Native(native, resampling) = &mut self.input.supply {
+            let needed = resampling.bands[0].needed(planes);
+            native.hand_over(needed, |channel, planes, values| {
+                device.feed_native(channel, planes, values)
+            })?;
+            device.resample(planes.clone())?;
+            self.run.report.prepare_seconds += clock.elapsed().as_secs_f64();
+            return Ok(());
+        }
         let Input { supply, channels, prepared, .. } = &mut self.input;
         let shape = prepared.grids.shape;
         let lost = || Error::Internal(format!("planes {planes:?} of the volume are missing"));
@@ -219,6 +234,7 @@ impl Running<'_, '_, '_> {
                     (None, _) => None,
                 }
             }
+            Supply::Native(..) => None,
         };
         let values = values.ok_or_else(lost)?;
         self.fed += 1;

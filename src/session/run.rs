@@ -17,7 +17,7 @@ use crate::base::{Error, Pool, Result};
 use crate::device::{Device, DeviceInfo, MemoryPart, Place};
 use crate::model::{Model, Part};
 use crate::net::Plan;
-use crate::volume::{Found, Planes, Preparation, Recipe, VolumeView};
+use crate::volume::{Found, NativePlanes, Planes, Preparation, Recipe, VolumeView};
 use crate::window;
 
 /// Seconds that measuring one part of a model takes, about.
@@ -302,10 +302,16 @@ impl<'a> Run<'a> {
             let added = previous
                 .and_then(|part| earlier.get(&part))
                 .map(|labels| Found { labels, structures: &structures });
-            let supply = if kept.is_empty() {
+            let choices = self.report.estimate.choices;
+            let may_resample = loaded.device.resamples()
+                && size::may_resample(self.options, choices, added.is_some());
+            let resampling = may_resample.then(|| preparation.resampling()).flatten();
+            let supply = if let Some(resampling) = resampling {
+                let planes = NativePlanes::new(volume, preparation, &self.session.pool)?;
+                Supply::Native(planes, Arc::new(resampling))
+            } else if kept.is_empty() {
                 let planes = Planes::new(volume, preparation, added, &self.session.pool)?;
-                let keep = self.report.estimate.choices.keep_prepared;
-                Supply::Made(Box::new(planes), keep.then_some(&mut kept))
+                Supply::Made(Box::new(planes), choices.keep_prepared.then_some(&mut kept))
             } else {
                 Supply::Kept(&kept)
             };

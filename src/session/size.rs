@@ -4,10 +4,10 @@ use super::labels::{fits_byte, wanted};
 use super::run::mirrors;
 use super::{Choices, Estimate, Export, RunOptions, air, postprocess, region};
 use crate::base::{Error, Result};
-use crate::device::{Blend, Device, DeviceInfo, JobSize, MemoryPart, Place};
+use crate::device::{Blend, Device, DeviceInfo, JobSize, MemoryPart, Place, ResamplingSize};
 use crate::model::{self, Model, Part};
 use crate::net::Plan;
-use crate::volume::{Grids, Recipe, VolumeView, preparation_bytes, prepare, stream};
+use crate::volume::{Grids, Recipe, VolumeView, native, preparation_bytes, prepare, stream};
 use crate::window::{self, Grain};
 
 /// What plans, lists and names hold beside the large buffers.
@@ -112,6 +112,13 @@ fn output_planes(planes: usize, shape: usize, ratio: f64, slab_planes: usize) ->
     let most = (slab + 0.5) * ratio * (1.0 + 0.5 / next);
     // What is left out where numbers are rounded is one plane.
     planes.min((most + 1e-6).ceil() as usize + 1)
+}
+
+/// Whether a device that can may make a part's prepared planes itself: not if they are looked at or
+/// kept here, nor if they hold what an earlier part has `found`.
+pub(super) fn may_resample(options: &RunOptions, choices: Choices, found: bool) -> bool {
+    let looked_at = options.preprocessed || options.skip_air_below.is_some();
+    !(looked_at || choices.keep_prepared || found)
 }
 
 /// What runs of a model are sized by.
@@ -227,15 +234,15 @@ impl Sizing<'_> {
         options.region.iter().try_for_each(|wanted| region::check(wanted, volume.dims))?;
         let (recipe, order) = ordered(self.model, index, volume, options)?;
         let grids = Grids::whole(volume, &recipe)?;
-        let (shape, native) = (grids.shape, grids.placement.shape());
+        let (shape, native_shape) = (grids.shape, grids.placement.shape());
         let patch = order.map(|axis| part.patch[axis]);
         let tiles = window::tile_count(shape, patch, options.step)?;
         let slab_planes = shape[0].min(choices.slab_planes);
         let by_scores = options.export == Export::Scores;
-        let output = if by_scores { native } else { shape };
+        let output = if by_scores { native_shape } else { shape };
         let planes_of = |planes: usize| {
             let ratio = match recipe.spacing[0] {
-                Some(to) if planes == native[0] => {
+                Some(to) if planes == native_shape[0] => {
                     to / volume.geometry.spacing[grids.placement.axes[0]]
                 }
                 _ => 1.0,
@@ -245,6 +252,10 @@ impl Sizing<'_> {
         let on_network = options.probability_grid == super::Grid::Network;
         let own = probabilities.iter().filter(|(of, _)| *of == index).count();
         let output_planes = planes_of(output[0]);
+        let found = part.previous.is_some();
+        let resamples = self.device.resamples()
+            && may_resample(options, choices, found)
+            && native::may_resample(&recipe);
         let job = JobSize {
             channels: part.architecture.input_channels,
             shape,
@@ -258,6 +269,10 @@ impl Sizing<'_> {
             slab_planes,
             probability_classes: own,
             scores: options.scores,
+            resampling: resamples.then(|| ResamplingSize {
+                native: [native_shape[1], native_shape[2]],
+                ring_planes: native::most_ring_planes(&grids, &recipe),
+            }),
         };
         let count = |shape: [usize; 3]| shape.iter().product::<usize>() as u64;
         let voxels = count(volume.dims);
@@ -269,7 +284,9 @@ impl Sizing<'_> {
         };
         let across = tiles / window::tile_starts(shape[0], patch[0], options.step).len().max(1);
         let lists = tiles * (TILE_BYTES + 1)
-            + (native.iter().sum::<usize>() + 4 * shape.iter().sum::<usize>()) * MAP_BYTES * 3;
+            + (native_shape.iter().sum::<usize>() + 4 * shape.iter().sum::<usize>())
+                * MAP_BYTES
+                * 3;
         let air = match options.skip_air_below {
             Some(_) => air::bytes(shape, across),
             None => 0,
@@ -290,6 +307,9 @@ impl Sizing<'_> {
         always.extend(on_device);
         let channels = part.architecture.input_channels;
         let mut made = stream::bytes(&grids, &recipe, channels, self.threads);
+        if resamples {
+            made = made.max(native::bytes(&grids));
+        }
         if recipe.generation == crate::volume::Generation::V1 {
             made += 3 * (shape[1] * shape[2]) as u64 * self.threads as u64;
         }
@@ -298,15 +318,15 @@ impl Sizing<'_> {
         if own > 0 {
             let values = match on_network {
                 true => (slab_planes * shape[1] * shape[2]) as u64,
-                false => (output_planes * native[1] * native[2]) as u64,
+                false => (output_planes * native_shape[1] * native_shape[2]) as u64,
             };
             running.push(MemoryPart::new("probabilities on their way", 4 * own as u64 * values));
         }
         if !by_scores {
             let plane = (2 * shape[1] * shape[2]) as u64;
-            let native_planes = planes_of(native[0]) as u64;
+            let native_planes = planes_of(native_shape[0]) as u64;
             let pending = (2 * slab_planes as u64 + 1) * plane
-                + 2 * native_planes * (native[1] * native[2]) as u64;
+                + 2 * native_planes * (native_shape[1] * native_shape[2]) as u64;
             running.push(MemoryPart::new("labels on their way", pending));
         }
         let preparing = vec![MemoryPart::new("looking at the volume", prepared)];

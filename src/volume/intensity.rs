@@ -136,6 +136,11 @@ impl Normalization {
         (value.clamp(self.lower, self.upper) - self.mean) / self.deviation
     }
 
+    /// Lowest and highest value kept, what is subtracted, by what it is divided.
+    pub(super) fn numbers(&self) -> [f32; 4] {
+        [self.lower, self.upper, self.mean, self.deviation]
+    }
+
     /// Normalises values; `inside(index)` says which lie in the mask.
     pub(super) fn apply(&self, values: &mut [f32], inside: impl Fn(usize) -> bool) {
         if self.outside == Outside::Normalized {

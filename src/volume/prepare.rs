@@ -45,7 +45,7 @@ impl Recipe {
         Self { transpose, spacing: order.map(|axis| self.spacing[axis]), ..self }
     }
 
-    fn masked(&self) -> bool {
+    pub(super) fn masked(&self) -> bool {
         self.intensity.iter().any(Intensity::masked)
     }
 

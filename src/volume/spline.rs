@@ -38,6 +38,56 @@ impl Axis {
             Self::Line(Line::new(input, output, order))
         }
     }
+
+    /// The same as sums of neighbours, from `input` to `output` voxels.
+    pub(super) fn band(&self, input: usize, output: usize) -> Band {
+        match self {
+            Self::Kept => Band::of(input, (0..output).map(|voxel| (voxel, vec![1.0])).collect()),
+            Self::Nearest(nearest) => {
+                Band::of(input, nearest.iter().map(|&voxel| (voxel, vec![1.0])).collect())
+            }
+            Self::Line(line) => line.band(),
+        }
+    }
+}
+
+/// Where the voxels of one axis come from, as sums of neighbouring input voxels.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Band {
+    /// Input voxels.
+    pub inputs: usize,
+    /// For each output voxel the first of the input voxels it is made from; never decreases.
+    pub first: Vec<u32>,
+    /// How many it is made from.
+    pub taps: usize,
+    /// Their weights, `[taps][outputs]`.
+    pub weights: Vec<f32>,
+}
+
+/// Likewise for a [`Band`], which is single precision: this far, 1e-8.
+const BAND_REACH: usize = 14;
+
+impl Band {
+    /// The input voxels that `outputs` are made from.
+    pub fn needed(&self, outputs: &Range<usize>) -> Range<usize> {
+        self.first[outputs.start] as usize..self.first[outputs.end - 1] as usize + self.taps
+    }
+
+    /// From each output voxel's first input voxel and the weights from there on.
+    fn of(inputs: usize, outputs: Vec<(usize, Vec<f64>)>) -> Self {
+        let taps = outputs.iter().map(|(_, weights)| weights.len()).max().unwrap_or(1);
+        let count = outputs.len();
+        let mut band = Self { inputs, first: Vec::new(), taps, weights: vec![0.0; taps * count] };
+        for (output, (first, weights)) in outputs.into_iter().enumerate() {
+            // All windows lie inside.
+            let start = first.min(inputs - taps);
+            band.first.push(start as u32);
+            for (tap, weight) in weights.into_iter().enumerate() {
+                band.weights[(first - start + tap) * count + output] = weight as f32;
+            }
+        }
+        band
+    }
 }
 
 /// Interpolation along one axis.
@@ -131,6 +181,36 @@ impl Line {
         }
     }
 
+    /// The line's outputs as sums of its inputs. The prefilter is the inverse of a symmetric
+    /// matrix, so what each sample contributes to an output is the prefilter of its taps.
+    fn band(&self) -> Band {
+        let mut outputs = Vec::with_capacity(self.taps.len());
+        for (chunk, taps) in self.taps.chunks(LANES).enumerate() {
+            let window = self.window(&(chunk * LANES..chunk * LANES + taps.len()));
+            let mut shares = vec![[0.0; LANES]; window.len()];
+            for (lane, (first, weights)) in taps.iter().enumerate() {
+                for (place, weight) in weights.iter().enumerate() {
+                    shares[first - window.start + place][lane] = *weight;
+                }
+            }
+            if self.prefiltered {
+                prefilter(&mut shares);
+            }
+            let (taps_each, reach) = if self.prefiltered { (4, BAND_REACH) } else { (2, 0) };
+            for (lane, (first, _)) in taps.iter().enumerate() {
+                let places = first.saturating_sub(reach).max(window.start)
+                    ..(first + taps_each + reach).min(window.end);
+                let start = self.voxel(places.start);
+                let mut weights = vec![0.0; self.voxel(places.end - 1) + 1 - start];
+                for place in places {
+                    weights[self.voxel(place) - start] += shares[place - window.start][lane];
+                }
+                outputs.push((start, weights));
+            }
+        }
+        Band::of(self.input, outputs)
+    }
+
     /// As [`Line::run`], the whole line.
     pub(super) fn run_all(
         &self,
@@ -181,6 +261,43 @@ fn prefilter(rows: &mut [[f64; LANES]]) {
         let after = rows[index + 1];
         for (value, after) in rows[index].iter_mut().zip(after) {
             *value = pole * (after - *value);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn bands_make_what_lines_make(
+            line in proptest::collection::vec(-1000f32..1000.0, 1..90), output in 1usize..150,
+            order in prop::sample::select(vec![0u8, 1, 3])
+        ) {
+            let axis = Axis::new(line.len(), output, order);
+            let band = axis.band(line.len(), output);
+            prop_assert!(band.first.windows(2).all(|pair| pair[0] <= pair[1]));
+            let mut expected = vec![0.0; output];
+            match &axis {
+                Axis::Kept => expected.copy_from_slice(&line),
+                Axis::Nearest(nearest) => {
+                    expected.iter_mut().zip(nearest).for_each(|(value, &at)| *value = line[at]);
+                }
+                Axis::Line(steps) => steps.run_all(
+                    &mut Vec::new(),
+                    |voxel, values| values.fill(line[voxel].into()),
+                    |at, values| expected[at] = values[0] as f32,
+                ),
+            }
+            for (at, expected) in expected.into_iter().enumerate() {
+                let needed = band.needed(&(at..at + 1));
+                prop_assert!(needed.end <= line.len());
+                let weights = band.weights[at..].iter().step_by(output);
+                let sum: f32 = line[needed].iter().zip(weights).map(|(v, w)| v * w).sum();
+                prop_assert!((sum - expected).abs() < 2e-3, "{} is not {}", sum, expected);
+            }
         }
     }
 }

@@ -19,5 +19,6 @@ pub fn job(channels: usize, patch: [usize; 3]) -> voxtile::device::Job {
         probability_classes: Vec::new(),
         network_probabilities: false,
         scores: true,
+        resampling: None,
     }
 }

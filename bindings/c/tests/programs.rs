@@ -124,6 +124,27 @@ fn the_wrapper_adds_nothing_but_comfort() {
     checks("wrapper.cpp", &[("c++", CPP)], &[]);
 }
 
+/// With the emulated driver as libcuda.
+#[test]
+fn gpus_are_listed_and_run_on() {
+    if !has("cc") || !has("c++") {
+        return;
+    }
+    let emulator = root().join("target/emulator");
+    run(Command::new("sh").arg(root().join("kernels/host/build.sh")).arg(&emulator));
+    let folder = tempfile::tempdir().unwrap();
+    let model = small_model(folder.path());
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/c/gpu.c");
+    let program = folder.path().join("gpu");
+    compile("cc", C, &source, &program);
+    let mut command = Command::new(&program);
+    command.arg(&model).env("LD_LIBRARY_PATH", &emulator);
+    command.env("VOXTILE_EMULATOR_DEVICES", "2").env("VOXTILE_EMULATOR_CAPABILITY", "8.0");
+    command.env("VOXTILE_EMULATOR_MEMORY", (64 << 20).to_string());
+    let text = run(&mut command);
+    assert!(text.contains("all checks passed"), "{text}");
+}
+
 #[path = "../src/types.rs"]
 #[allow(dead_code, non_camel_case_types)]
 mod types;

@@ -90,6 +90,11 @@ impl Identity {
         })
     }
 
+    #[cfg(test)]
+    pub(super) fn held(&self) -> u64 {
+        self.weights.bytes() + self.bias.bytes()
+    }
+
     pub(super) fn kernel_head(&self, head: &Head) -> kernel::Head {
         kernel::Head {
             weights: self.weights.address(),

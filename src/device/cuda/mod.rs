@@ -8,6 +8,7 @@ mod images;
 mod mosaic;
 mod packing;
 mod parameters;
+mod resample;
 mod resolve;
 mod schedule;
 #[cfg(test)]
@@ -292,6 +293,19 @@ impl Device for Cuda {
 
     fn feed(&mut self, planes: Range<usize>, values: &[f32]) -> Result<()> {
         out_of_order(self.mosaic.as_mut(), "begin")?.feed(&self.gpu, planes, values)
+    }
+
+    fn resamples(&self) -> bool {
+        true
+    }
+
+    fn feed_native(&mut self, channel: usize, planes: Range<usize>, values: &[f32]) -> Result<()> {
+        let mosaic = out_of_order(self.mosaic.as_mut(), "begin")?;
+        mosaic.feed_native(&self.gpu, channel, planes, values)
+    }
+
+    fn resample(&mut self, planes: Range<usize>) -> Result<()> {
+        out_of_order(self.mosaic.as_ref(), "begin")?.resample(&self.gpu, &planes)
     }
 
     fn gather(&mut self, tile: &Tile, mirror: [bool; 3]) -> Result<()> {

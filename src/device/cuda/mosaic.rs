@@ -65,7 +65,7 @@ pub(super) fn memory(size: &JobSize, head: [usize; 4], patch: [usize; 3]) -> Vec
         Blend::Logits => 0,
         Blend::Probabilities => Identity::bytes(padded_classes),
     };
-    let mut parts = volume::memory(size).to_vec();
+    let mut parts = volume::memory(size);
     parts.extend([
         MemoryPart::on_device("mosaic", size.ring_planes as u64 * plane * voxel),
         MemoryPart::on_device("classes", 2 * plane * (size.slab_planes as u64 + 1)),
@@ -113,9 +113,37 @@ impl Mosaic {
         })
     }
 
+    /// Bytes of the device's memory that it has.
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> u64 {
+        self.sums.bytes()
+            + self.weight_sums.bytes()
+            + self.classes.bytes()
+            + self.window.bytes()
+            + self.identity.as_ref().map_or(0, Identity::held)
+            + self.volume.bytes()
+            + self.resolving.bytes()
+    }
+
     /// Takes planes of the volume, `[channels][planes][shape1][shape2]`.
     pub(super) fn feed(&mut self, gpu: &Gpu, planes: Range<usize>, values: &[f32]) -> Result<()> {
         self.volume.feed(gpu, planes, values)
+    }
+
+    /// Takes native planes of a channel, `[planes][native1][native2]`.
+    pub(super) fn feed_native(
+        &mut self,
+        gpu: &Gpu,
+        channel: usize,
+        planes: Range<usize>,
+        values: &[f32],
+    ) -> Result<()> {
+        self.volume.feed_native(gpu, channel, planes, values)
+    }
+
+    /// Makes planes of the volume of native ones.
+    pub(super) fn resample(&self, gpu: &Gpu, planes: &Range<usize>) -> Result<()> {
+        self.volume.resample(gpu, planes)
     }
 
     /// Copies a tile into the network's input.

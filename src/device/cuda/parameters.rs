@@ -194,6 +194,34 @@ parameters! {
         high: Address,
         fraction: Address,
     }
+    Band, 24 bytes {
+        first: Address,
+        weights: Address,
+        taps: i32,
+        outputs: i32,
+    }
+    Resample, 112 bytes {
+        input: Address,
+        output: Address,
+        band: Band,
+        limits: Address,
+        limits_axis: i32,
+        columns: i32,
+        inner: i32,
+        groups: i32,
+        first_group: i32,
+        group_ring: i32,
+        input_ring: i32,
+        output_ring: i32,
+        first: i32,
+        count: i32,
+        normalizes: i32,
+        lower: f32,
+        upper: f32,
+        mean: f32,
+        deviation: f32,
+        reserved: i32,
+    }
     Interpolate, 232 bytes {
         mosaic: Mosaic,
         head: Head,
@@ -235,9 +263,7 @@ numbers! {
     EPILOGUE_ADD_NORMALIZED: i32 = 2,
     DECISION_HIGHEST: i32 = 0,
     DECISION_LAST_POSITIVE: i32 = 1,
-    NO_CLASS: u16 = 65535,
     FLAG_NOT_FINITE: u32 = 1,
-    FLAG_UNTOUCHED: u32 = 2,
     HEAD_SHARED_BYTES: u32 = 25600,
     INTERPOLATE_SHARED_BYTES: u32 = 27776,
 }

@@ -105,6 +105,15 @@ impl Resolving {
             interpolate: gpu.kernel("interpolate")?,
         })
     }
+
+    /// Bytes of the device's memory that it has.
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> u64 {
+        let map = |map: &Map| map.low.bytes() + map.high.bytes() + map.fraction.bytes();
+        let outputs = self.labels.bytes() + self.probabilities.bytes() + self.scores.bytes();
+        let small = self.wanted.bytes() + self.flags.bytes();
+        outputs + small + self.maps.iter().map(map).sum::<u64>()
+    }
 }
 
 impl Mosaic {

@@ -2,9 +2,10 @@
 
 use std::ops::Range;
 
-use super::Gpu;
 use super::driver::{Address, Buffer, Kernel, Launch, Pinned};
 use super::parameters as kernel;
+use super::resample::{self, Resampler};
+use super::{Gpu, out_of_order};
 use crate::base::Result;
 use crate::device::{Job, JobSize, MemoryPart, Precision};
 use crate::window::Tile;
@@ -20,24 +21,50 @@ pub(super) struct Volume {
     channels: usize,
     planes: usize,
     plane: usize,
-    /// Values on their way: one is filled while the other is copied.
-    staging: [Pinned<f32>; 2],
+    staging: Staging,
+    /// Where native planes are fed.
+    resampler: Option<Resampler>,
     gather: Kernel,
 }
 
-fn staged(channels: usize, planes: usize, plane: usize) -> usize {
-    STAGED.min(channels * planes * plane)
+/// Values on their way to the device: one half is filled while the other is copied.
+pub(super) struct Staging([Pinned<f32>; 2]);
+
+impl Staging {
+    pub(super) fn new(gpu: &Gpu) -> Result<Self> {
+        let half = || Pinned::new(gpu.context(), "planes on their way to the device", STAGED);
+        Ok(Self([half()?, half()?]))
+    }
+
+    /// Copies values to the place of value `first` of `buffer`, after what was asked of the
+    /// device. The copy goes on by itself.
+    pub(super) fn send(
+        &mut self,
+        gpu: &Gpu,
+        values: &[f32],
+        buffer: &Buffer<f32>,
+        first: usize,
+    ) -> Result<()> {
+        for (number, piece) in values.chunks(STAGED).enumerate() {
+            let half = &mut self.0[0];
+            half.values()?[..piece.len()].copy_from_slice(piece);
+            half.send(0..piece.len(), buffer, first + number * STAGED, &gpu.stream)?;
+            self.0.swap(0, 1);
+        }
+        Ok(())
+    }
 }
 
 /// What a ring occupies.
-pub(super) fn memory(size: &JobSize) -> [MemoryPart; 2] {
+pub(super) fn memory(size: &JobSize) -> Vec<MemoryPart> {
     let plane = size.shape[1] * size.shape[2];
     let values = size.channels * size.volume_planes * plane;
-    let staged = staged(size.channels, size.volume_planes, plane);
-    [
+    let mut parts = vec![
         MemoryPart::on_device("prepared planes", 4 * values as u64),
-        MemoryPart::new("planes on their way to the device", 8 * staged as u64),
-    ]
+        MemoryPart::new("planes on their way to the device", 8 * STAGED as u64),
+    ];
+    parts.extend(size.resampling.as_ref().map(|native| resample::memory(size, native)));
+    parts
 }
 
 /// The slots of a ring that planes fall into, as ranges.
@@ -78,19 +105,27 @@ impl Volume {
     pub(super) fn new(gpu: &Gpu, job: &Job) -> Result<Self> {
         let plane = job.shape[1] * job.shape[2];
         let (channels, planes) = (job.channels, job.volume_planes);
-        let what = "planes on their way to the device";
-        let staging = || Pinned::new(gpu.context(), what, staged(channels, planes, plane));
         Ok(Self {
             values: Buffer::new(gpu.context(), "prepared planes", channels * planes * plane)?,
             channels,
             planes,
             plane,
-            staging: [staging()?, staging()?],
+            staging: Staging::new(gpu)?,
+            resampler: match &job.resampling {
+                Some(plan) => Some(Resampler::new(gpu, plan, channels)?),
+                None => None,
+            },
             gather: gpu.kernel(match gpu.precision {
                 Precision::F16 => "gather_half",
                 Precision::F32 => "gather_float",
             })?,
         })
+    }
+
+    /// Bytes of the device's memory that it has.
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> u64 {
+        self.values.bytes() + self.resampler.as_ref().map_or(0, Resampler::bytes)
     }
 
     /// Takes planes, `[channels][planes][shape1][shape2]`, after what was asked of the device. The
@@ -102,15 +137,30 @@ impl Volume {
                 let first = (channel * self.planes + slots.start) * self.plane;
                 let (run, others) = rest.split_at((slots.len() * self.plane).min(rest.len()));
                 rest = others;
-                let pieces = run.chunks(self.staging[0].len().max(1));
-                for (number, piece) in pieces.enumerate() {
-                    let staging = &mut self.staging[0];
-                    staging.values()?[..piece.len()].copy_from_slice(piece);
-                    let place = first + number * staging.len();
-                    staging.send(0..piece.len(), &self.values, place, &gpu.stream)?;
-                    self.staging.swap(0, 1);
-                }
+                self.staging.send(gpu, run, &self.values, first)?;
             }
+        }
+        Ok(())
+    }
+
+    /// Takes native planes of a channel, `[planes][native1][native2]`, and resamples them within.
+    pub(super) fn feed_native(
+        &mut self,
+        gpu: &Gpu,
+        channel: usize,
+        planes: Range<usize>,
+        values: &[f32],
+    ) -> Result<()> {
+        let resampler = out_of_order(self.resampler.as_mut(), "begin with a resampling")?;
+        resampler.feed(gpu, &mut self.staging, channel, planes, values)
+    }
+
+    /// Makes planes of native ones.
+    pub(super) fn resample(&self, gpu: &Gpu, planes: &Range<usize>) -> Result<()> {
+        let resampler = out_of_order(self.resampler.as_ref(), "begin with a resampling")?;
+        for channel in 0..self.channels {
+            let into = self.values.at(channel * self.planes * self.plane);
+            resampler.make(gpu, channel, planes, into, self.planes)?;
         }
         Ok(())
     }

@@ -31,6 +31,11 @@ try {
         volume.spacing[axis] = 1.5;
     }
     voxtile::Session session{voxtile::Model(argv[1])};
+    const auto devices = voxtile::devices();
+    CHECK(devices.size() == voxtile_device_count() && devices[0].kind == VOXTILE_CPU);
+    bool listed = false;
+    for (const auto &device : devices) listed = listed || device.id == session.device().id;
+    CHECK(listed);
     const auto whole = session.segment(volume);
 
     // statistics

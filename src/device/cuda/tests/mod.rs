@@ -2,6 +2,7 @@
 
 mod forward;
 mod mosaic;
+mod resample;
 
 use std::ops::Range;
 use std::path::Path;
