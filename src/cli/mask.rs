@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use voxtile::Geometry;
 use voxtile::base::error::reserved;
-use voxtile::formats::{Image, nifti};
+use voxtile::formats::{self, Image};
 
 use super::failure::{Exit, Failure};
 
 /// Reads a mask of the grid of `image`, which came from `input`: 1 where it is not zero.
 pub fn read(path: &Path, image: &Image, input: &Path) -> Result<Arc<[u8]>, Failure> {
     let failed = Failure::of(Exit::Input);
-    let mask = nifti::read(path).map_err(&failed)?;
+    let mask = formats::read(path).map_err(&failed)?;
     check(&mask, path, image.dims, &image.geometry, input)?;
     let mut inside =
         reserved("the mask of the region", mask.dims.iter().product()).map_err(&failed)?;

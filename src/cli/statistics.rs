@@ -7,7 +7,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 use voxtile::base::Pool;
 use voxtile::base::mapping::Bytes;
-use voxtile::formats::{Image, OutputFile, nifti};
+use voxtile::formats::{self, Image, OutputFile};
 use voxtile::model::Label;
 use voxtile::session::{self, LabelMap};
 use voxtile::{Error, Geometry, Model};
@@ -54,7 +54,7 @@ pub fn statistics(arguments: &Statistics) -> Result<(), Failure> {
     let model = arguments.model.as_ref().map(Model::open).transpose();
     let model = model.map_err(Failure::of(Exit::Model))?;
     let failed = Failure::of(Exit::Input);
-    let map = nifti::read(path).map_err(&failed)?;
+    let map = formats::read(path).map_err(&failed)?;
     let labels = LabelMap::from_volume(&map.view()).map_err(|error| match error {
         Error::Argument(reason) => {
             Failure::new(Exit::Input, format!("{}: {reason}", path.display()))
@@ -100,7 +100,7 @@ fn check_output(output: &Path, arguments: &Statistics) -> Result<(), Failure> {
 
 /// The image that a label map belongs to.
 fn read_image(path: &Path, labels: &Path, map: &Image) -> Result<Image, Failure> {
-    let image = nifti::read(path).map_err(Failure::of(Exit::Input))?;
+    let image = formats::read(path).map_err(Failure::of(Exit::Input))?;
     let (path, labels) = (path.display(), labels.display());
     if image.dims != map.dims {
         return Err(Failure::new(

@@ -70,7 +70,7 @@ fn segment_one(
         return Err(Failure::new(
             Exit::Input,
             format!(
-                "{} is a folder (DICOM series are not read); to segment each NIfTI image in it, \
+                "{} is a folder (DICOM series are not read); to segment each image in it, \
                  name a folder for the label maps: -o labels/",
                 folder.display()
             ),
