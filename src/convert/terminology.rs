@@ -1,5 +1,7 @@
 //! What a label's code stands for, in full.
 
+use std::sync::LazyLock;
+
 use serde::Deserialize;
 
 use crate::formats::nrrd::{Code, Terminology};
@@ -16,6 +18,9 @@ struct Structure {
     region_modifier: Option<[String; 3]>,
 }
 
+static STRUCTURES: LazyLock<Vec<Structure>> =
+    LazyLock::new(|| serde_json::from_str(include_str!("structures.json")).unwrap_or_default());
+
 const ANATOMICAL_STRUCTURE: [&str; 3] = ["SCT", "123037004", "Anatomical Structure"];
 const LEFT: [&str; 3] = ["SCT", "7771000", "Left"];
 const RIGHT: [&str; 3] = ["SCT", "24028007", "Right"];
@@ -30,38 +35,29 @@ fn code(parts: [impl Into<String>; 3]) -> Code {
 /// name, left or right if the name says so.
 pub fn terminology(name: &str, label_code: &str) -> Option<Terminology> {
     let (scheme, value) = label_code.split_once(':')?;
-    let structures: Vec<Structure> =
-        serde_json::from_str(include_str!("structures.json")).unwrap_or_default();
-    let mut same = structures.into_iter().filter(|s| s.code.as_deref() == Some(label_code));
-    let first = same.next();
-    let exact = match first {
-        Some(first) if first.name == name => Some(first),
-        Some(first) => same.find(|s| s.name == name).or(Some(Structure {
-            modifier: side(name).map(|side| side.map(String::from)),
-            category: first.category,
-            meaning: first.meaning,
-            name: first.name,
-            code: first.code,
-            region: None,
-            region_modifier: None,
-        })),
-        None => None,
+    let same: Vec<&Structure> =
+        STRUCTURES.iter().filter(|s| s.code.as_deref() == Some(label_code)).collect();
+    let category = |found: Option<&Structure>| {
+        let category = found.and_then(|found| found.category.clone());
+        category.map_or_else(|| code(ANATOMICAL_STRUCTURE), code)
     };
-    let Some(found) = exact else {
+    if let Some(found) = same.iter().find(|structure| structure.name == name) {
         return Some(Terminology {
-            category: code(ANATOMICAL_STRUCTURE),
-            kind: code([scheme, value, &name.replace('_', " ")]),
-            modifier: side(name).map(code),
-            region: None,
-            region_modifier: None,
+            category: category(Some(found)),
+            kind: code([scheme, value, &found.meaning]),
+            modifier: found.modifier.clone().map(code),
+            region: found.region.clone().map(code),
+            region_modifier: found.region_modifier.clone().map(code),
         });
-    };
+    }
+    let first = same.first().copied();
+    let meaning = first.map_or_else(|| name.replace('_', " "), |first| first.meaning.clone());
     Some(Terminology {
-        category: found.category.map_or_else(|| code(ANATOMICAL_STRUCTURE), code),
-        kind: code([scheme, value, &found.meaning]),
-        modifier: found.modifier.map(code),
-        region: found.region.map(code),
-        region_modifier: found.region_modifier.map(code),
+        category: category(first),
+        kind: code([scheme, value, &meaning]),
+        modifier: side(name).map(code),
+        region: None,
+        region_modifier: None,
     })
 }
 
@@ -81,10 +77,8 @@ mod tests {
 
     #[test]
     fn every_structure_of_the_table_has_its_row() {
-        let structures: Vec<Structure> =
-            serde_json::from_str(include_str!("structures.json")).unwrap();
-        assert_eq!(structures.len(), 170);
-        for structure in &structures {
+        assert_eq!(STRUCTURES.len(), 170);
+        for structure in STRUCTURES.iter() {
             let found = terminology(&structure.name, structure.code.as_ref().unwrap()).unwrap();
             assert_eq!(found.kind.meaning, structure.meaning, "{}", structure.name);
             assert_eq!(found.modifier, structure.modifier.clone().map(code), "{}", structure.name);

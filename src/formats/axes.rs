@@ -43,8 +43,7 @@ pub(super) fn geometry(
 ) -> Result<(Geometry, Option<String>), String> {
     let geometry = Geometry { spacing, origin, direction: transpose(unit) };
     geometry.validate().map_err(|error| error.to_string())?;
-    let warning = (!orthonormal(&unit)).then(|| {
-        "its axes are not at right angles; it is segmented as if they were".to_string()
-    });
+    let warning = (!orthonormal(&unit))
+        .then(|| "its axes are not at right angles; it is segmented as if they were".to_string());
     Ok((geometry, warning))
 }

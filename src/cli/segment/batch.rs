@@ -17,6 +17,8 @@ use crate::cli::system;
 pub struct Tally {
     pub done: usize,
     pub skipped: usize,
+    /// Labels that were found, of a single case.
+    pub structures: usize,
     /// Names.
     pub failed: Vec<String>,
     /// What the report says of each, by its number.

@@ -7,9 +7,8 @@ use super::case::Case;
 use crate::cli::failure::{Exit, Failure};
 
 /// Endings of images, the longer ones first.
-const ENDINGS: [&str; 10] = [
-    ".nii.gz", ".hdr.gz", ".img.gz", ".nii", ".hdr", ".img", ".nrrd", ".nhdr", ".mha", ".mhd",
-];
+const ENDINGS: [&str; 10] =
+    [".nii.gz", ".hdr.gz", ".img.gz", ".nii", ".hdr", ".img", ".nrrd", ".nhdr", ".mha", ".mhd"];
 /// Those of images that a folder stands for; of pairs, the header's.
 const IN_FOLDERS: [&str; 6] = [".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd"];
 
@@ -148,7 +147,10 @@ fn files(inputs: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
             }
         }
         if found.is_empty() {
-            let message = format!("the folder {} has no image (.nii.gz, .nii, .nrrd, .nhdr, .mha, .mhd)", input.display());
+            let message = format!(
+                "the folder {} has no image (.nii.gz, .nii, .nrrd, .nhdr, .mha, .mhd)",
+                input.display()
+            );
             return Err(Failure::new(Exit::Input, message));
         }
         found.sort();
@@ -249,11 +251,16 @@ mod tests {
     fn folders_stand_for_their_images() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
-        for name in ["b.nii.gz", "a.nii", ".hidden.nii", "notes.txt", "c.hdr", "e.MHA", "e.seg.nrrd"] {
+        for name in
+            ["b.nii.gz", "a.nii", ".hidden.nii", "notes.txt", "c.hdr", "e.MHA", "e.seg.nrrd"]
+        {
             std::fs::write(at(name), "").unwrap();
         }
         std::fs::create_dir(at("d.nii")).unwrap();
-        assert_eq!(files(&[folder.path().into()]).unwrap(), [at("a.nii"), at("b.nii.gz"), at("e.MHA")]);
+        assert_eq!(
+            files(&[folder.path().into()]).unwrap(),
+            [at("a.nii"), at("b.nii.gz"), at("e.MHA")]
+        );
         assert!(files(&[at("d.nii")]).unwrap_err().message.contains("no image"));
     }
 }

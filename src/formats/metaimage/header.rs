@@ -109,11 +109,7 @@ fn sizes(fields: &Fields, rank: usize) -> Result<([usize; 3], usize), String> {
     }
 }
 
-fn geometry(
-    fields: &Fields,
-    rank: usize,
-    warnings: &mut Vec<String>,
-) -> Result<Geometry, String> {
+fn geometry(fields: &Fields, rank: usize, warnings: &mut Vec<String>) -> Result<Geometry, String> {
     let in_space = rank.min(3);
     let mut spacing = [1.0; 3];
     if let Some(found) = fields.numbers(&["ElementSpacing", "ElementSize"], rank)? {

@@ -93,8 +93,13 @@ fn element(name: &str) -> Result<Element, Refused> {
         "ushort" | "unsigned short" | "unsigned short int" | "uint16" | "uint16_t" => Element::U16,
         "int" | "signed int" | "int32" | "int32_t" => Element::I32,
         "uint" | "unsigned int" | "uint32" | "uint32_t" => Element::U32,
-        "longlong" | "long long" | "long long int" | "signed long long"
-        | "signed long long int" | "int64" | "int64_t" => Element::I64,
+        "longlong"
+        | "long long"
+        | "long long int"
+        | "signed long long"
+        | "signed long long int"
+        | "int64"
+        | "int64_t" => Element::I64,
         "ulonglong" | "unsigned long long" | "unsigned long long int" | "uint64" | "uint64_t" => {
             Element::U64
         }
@@ -271,7 +276,8 @@ fn geometry(
         if fields.get("space").or(fields.get("spacedimension")).is_some() {
             // As ITK: nothing says how the axes lie in that space.
             return Err(Refused::Wrong(
-                "its header has the field `spacings` in a space; expected `space directions`".into(),
+                "its header has the field `spacings` in a space; expected `space directions`"
+                    .into(),
             ));
         }
         for (axis, &of) in axes.spatial.iter().enumerate() {
@@ -316,10 +322,9 @@ fn origin_of_minima(
 
 fn per_axis(fields: &Fields, name: &str, rank: usize) -> Result<Option<Vec<f64>>, String> {
     match fields.numbers(name)? {
-        Some(numbers) if numbers.len() != rank => Err(format!(
-            "its field `{name}` has {} entries for {rank} dimensions",
-            numbers.len()
-        )),
+        Some(numbers) if numbers.len() != rank => {
+            Err(format!("its field `{name}` has {} entries for {rank} dimensions", numbers.len()))
+        }
         numbers => Ok(numbers),
     }
 }
