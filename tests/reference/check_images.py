@@ -107,6 +107,7 @@ def check_description():
 
 
 def main():
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
     check_description()
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
