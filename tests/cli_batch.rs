@@ -308,7 +308,7 @@ fn what_cannot_become_a_batch_is_refused_before_it_starts() {
     refused(&["in", "-o", "in"], 6, "is also an input");
     refused(&["in", "-o", "out", "--report", "in/a.nii.gz"], 6, "is also an input");
     refused(&["in", "-o", "out", "--report", "out/a.nii.gz"], 6, "is also another output");
-    refused(&["empty", "-o", "out"], 3, "no .nii or .nii.gz image");
+    refused(&["empty", "-o", "out"], 3, "no image");
     for option in ["--scores", "--preprocessed"] {
         refused(&["in", "-o", "out", option, "x"], 2, &format!("{option} is for one case"));
     }

@@ -218,7 +218,8 @@ fn channel_files_are_one_case() {
     let arguments =
         ["segment", "ct.nii.gz", "second.nii", "-m", "model.safetensors", "-o", "labels.nii"];
     case.succeed(&arguments);
-    let image = nifti::read_channels(&["ct.nii.gz", "second.nii"].map(|n| case.path(n))).unwrap();
+    let image = voxtile::formats::read_channels(&["ct.nii.gz", "second.nii"].map(|n| case.path(n)))
+        .unwrap();
     let (_, expected) = expected(&case.path("model.safetensors"), &image, &RunOptions::default());
     assert_eq!(nifti::read(&case.path("labels.nii")).unwrap().bytes, expected);
 }

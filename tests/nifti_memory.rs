@@ -10,7 +10,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use proptest::prelude::*;
 use voxtile::base::mapping::Loading;
-use voxtile::formats::{Image, nifti};
+use voxtile::formats::{self, Image, nifti};
 use voxtile::{Element, Error};
 
 const DIMS: [usize; 3] = [5, 4, 3];
@@ -241,11 +241,11 @@ proptest! {
         let mapped = !file.gzip && (!file.big_endian || file.element.size() == 1);
         let bytes = VOXELS * image.element.size();
         prop_assert_eq!(image.bytes.held(), if mapped { 0 } else { bytes });
-        let most = nifti::memory_bytes(&[&path]).unwrap();
+        let most = formats::memory_bytes(&[&path]).unwrap();
         prop_assert!(most >= image.bytes.held() as u64);
 
         // Read into memory it is the same, in 16 bits where that holds it.
-        let read = nifti::read_with(&path, Loading::Read).unwrap();
+        let read = formats::read_with(&path, Loading::Read).unwrap();
         prop_assert_eq!(bits(&held(&read)), bits(&held(&image)));
         prop_assert_eq!(read.bytes.held(), read.bytes.len());
         let same = Image {
@@ -270,7 +270,7 @@ proptest! {
         };
         let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
         let paths = [first.write(folders[0].path())[0].clone(), second.write(folders[1].path())[0].clone()];
-        let image = nifti::read_channels(&paths).unwrap();
+        let image = formats::read_channels(&paths).unwrap();
         let scaled = |image: &Image| -> Vec<f64> {
             held(image).iter().map(|value| value * image.slope + image.intercept).collect()
         };
@@ -292,7 +292,7 @@ proptest! {
         }
         prop_assert_eq!(image.channels, 2);
         image.view().validate().unwrap();
-        let most = nifti::memory_bytes(&paths).unwrap();
+        let most = formats::memory_bytes(&paths).unwrap();
         prop_assert!(most >= image.bytes.len() as u64);
     }
 
@@ -303,7 +303,7 @@ proptest! {
         let whole = std::fs::read(&voxels).unwrap();
         std::fs::write(&voxels, &whole[..at.index(whole.len())]).unwrap();
         for loading in [Loading::Mapped, Loading::Read] {
-            let error = nifti::read_with(&path, loading).unwrap_err();
+            let error = formats::read_with(&path, loading).unwrap_err();
             prop_assert!(matches!(error, Error::Format { .. }), "{error:?}");
             let name = voxels.display().to_string();
             prop_assert!(error.to_string().contains(&name), "{error}");

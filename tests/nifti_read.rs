@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde_json::Value;
-use voxtile::formats::{Image, nifti};
+use voxtile::formats::{self, Image, nifti};
 use voxtile::{Element, Error};
 
 fn folder() -> PathBuf {
@@ -119,14 +119,14 @@ fn warnings_name_the_file_and_the_choice() {
 #[test]
 fn channel_files_become_one_image() {
     let files = ["type_int16.nii.gz", "scaled.nii.gz"].map(|name| folder().join(name));
-    let image = nifti::read_channels(&files).unwrap();
+    let image = formats::read_channels(&files).unwrap();
     assert_eq!((image.channels, image.element, image.stored), (2, Element::F32, Element::F32));
     let each: Vec<f64> = files.iter().flat_map(|f| values(&nifti::read(f).unwrap())).collect();
     assert_eq!(values(&image), each);
     let other = [folder().join("type_int16.nii.gz"), folder().join("no_form.nii.gz")];
-    let message = nifti::read_channels(&other).unwrap_err().to_string();
+    let message = formats::read_channels(&other).unwrap_err().to_string();
     assert!(message.contains("spacing") && message.contains("no_form.nii.gz"), "{message}");
-    assert!(nifti::read_channels::<&Path>(&[]).is_err());
+    assert!(formats::read_channels::<&Path>(&[]).is_err());
 }
 
 /// A valid single file: header, 4 bytes, 60 voxels of 16 bits.
@@ -272,8 +272,8 @@ fn sizes_are_checked_before_anything_is_allocated() {
 
 #[test]
 fn other_formats_are_named() {
-    for (name, format) in [("x.mha", "MetaImage"), ("x.nrrd", "NRRD"), ("x.dcm", "DICOM")] {
-        let message = refused(name, b"ObjectType = Image and much more text than that");
+    for (name, format) in [("x.mgz", "MGH"), ("x.b2nd", "Blosc2"), ("x.dcm", "DICOM")] {
+        let message = refused(name, b"what is this and much more text than that");
         assert!(message.contains(format) && message.contains("convert"), "{message}");
     }
     // What a file is called does not matter when its content is NIfTI.

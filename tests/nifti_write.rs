@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use voxtile::formats::nifti::{self, Labels};
-use voxtile::formats::{Image, OutputFile};
+use voxtile::formats::{Image, LabelFormat, OutputFile};
 use voxtile::{Element, Error, Geometry};
 
 const STRAIGHT: Geometry = Geometry {
@@ -107,10 +107,20 @@ fn what_nifti_cannot_hold_is_refused_and_leaves_nothing() {
 }
 
 #[test]
-fn names_decide_the_compression() {
-    assert!(nifti::check_output_name(Path::new("a/labels.nii.gz")).unwrap());
-    assert!(!nifti::check_output_name(Path::new("labels.NII")).unwrap());
-    for name in ["labels", "labels.gz", "labels.nrrd", "", "nii"] {
-        assert!(nifti::check_output_name(Path::new(name)).is_err(), "{name}");
+fn names_decide_the_format() {
+    use LabelFormat::*;
+    for (name, format) in [
+        ("a/labels.nii.gz", Nifti),
+        ("labels.NII", Nifti),
+        ("labels.nrrd", Nrrd),
+        ("labels.seg.nrrd", Segmentation),
+        ("labels.nhdr", Nrrd),
+        ("labels.Mha", MetaImage),
+        ("labels.mhd", MetaImage),
+    ] {
+        assert_eq!(LabelFormat::of(Path::new(name)).unwrap(), format, "{name}");
+    }
+    for name in ["labels", "labels.gz", "labels.seg", "", "nii", "labels.raw"] {
+        assert!(LabelFormat::of(Path::new(name)).is_err(), "{name}");
     }
 }

@@ -111,7 +111,7 @@ fn run(version: &str, name: &str) {
     let images = (0..model.package().channels())
         .map(|channel| folder.join(format!("image_{channel:04}.nii.gz")))
         .collect::<Vec<_>>();
-    let image = nifti::read_channels(&images).unwrap();
+    let image = formats::read_channels(&images).unwrap();
     let session = Session::new(Arc::new(model), &SessionOptions::default()).unwrap();
     let plain = RunOptions { mirror: case.mirror, ..RunOptions::default() };
     let options = RunOptions { scores: true, preprocessed: true, ..plain.clone() };

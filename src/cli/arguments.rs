@@ -41,10 +41,10 @@ pub enum Command {
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
 pub struct Segment {
-    /// NIfTI image (.nii, .nii.gz, .hdr/.img); several are the channels of one case, in the order
-    /// of the model's inputs (nnU-Net's _0000, _0001, ...). If OUT is a folder, each INPUT is a case
-    /// of its own, a folder stands for its .nii and .nii.gz images, and channels are recognised by
-    /// nnU-Net's names
+    /// Image: NIfTI (.nii, .nii.gz, .hdr/.img), NRRD (.nrrd, .nhdr) or MetaImage (.mha, .mhd);
+    /// several are the channels of one case, in the order of the model's inputs (nnU-Net's _0000,
+    /// _0001, ...). If OUT is a folder, each INPUT is a case of its own, a folder stands for the
+    /// images in it, and channels are recognised by nnU-Net's names
     #[arg(required = true, value_name = "INPUT")]
     pub inputs: Vec<PathBuf>,
 
@@ -52,7 +52,8 @@ pub struct Segment {
     #[arg(short, long, value_name = "MODEL")]
     pub model: Option<PathBuf>,
 
-    /// Label map to write (.nii.gz or .nii); or a folder, one that exists or ends in /, for a label
+    /// Label map to write (.nii.gz, .nii, .nrrd, .nhdr, .mha, .mhd), or .seg.nrrd for 3D Slicer, with
+    /// the labels' names, colours and codes; or a folder, one that exists or ends in /, for a label
     /// map CASE.nii.gz of each case
     #[arg(short, long, value_name = "OUT")]
     pub output: PathBuf,
@@ -92,7 +93,7 @@ pub struct Segment {
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
 pub struct Plan {
-    /// NIfTI image, or the channels of one case; only headers are read, but for a mask
+    /// Image, or the channels of one case; only headers are read, but for a mask
     #[arg(required_unless_present = "volume", value_name = "INPUT")]
     pub inputs: Vec<PathBuf>,
 
@@ -248,7 +249,7 @@ impl From<OrientationArgument> for OrientationName {
 
 #[derive(Debug, Args)]
 pub struct Compare {
-    /// Label map (.nii.gz or .nii)
+    /// Label map, of any format that is read
     pub first: PathBuf,
 
     /// Another one of the same grid
@@ -262,14 +263,14 @@ pub struct Compare {
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
 pub struct Statistics {
-    /// Label map (.nii.gz or .nii)
+    /// Label map, of any format that is read
     pub labels: PathBuf,
 
     /// The image it belongs to, for the values of each label
     #[arg(long, value_name = "IMAGE")]
     pub image: Option<PathBuf>,
 
-    /// Model package with the labels' names
+    /// Model package with the labels' names; a .seg.nrrd has names itself
     #[arg(short, long, value_name = "MODEL")]
     pub model: Option<PathBuf>,
 

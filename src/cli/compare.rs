@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
-use voxtile::formats::{Image, nifti};
+use voxtile::formats::{self, Image};
 use voxtile::{Element, Model};
 
 use super::arguments::Compare;
@@ -78,7 +78,7 @@ pub fn compare(arguments: &Compare) -> Result<(), Failure> {
 
 /// An image and its values, which must be whole numbers.
 fn labels(path: &Path) -> Result<(Image, Vec<i64>), Failure> {
-    let image = nifti::read(path).map_err(Failure::of(Exit::Input))?;
+    let image = formats::read(path).map_err(Failure::of(Exit::Input))?;
     let wrong = |what: &str| {
         Failure::new(Exit::Input, format!("{} is no label map: it has {what}", path.display()))
     };

@@ -23,6 +23,8 @@ pub struct Console {
     bar: Option<ProgressBar>,
     /// Lines of JSON, if the user wants them.
     stream: Option<Mutex<Stream>>,
+    /// 3D Slicer, if it started the program: the share of the run that it was told is done.
+    slicer: Option<Mutex<(f64, Option<Instant>)>>,
     /// Warnings that were given; none is given twice.
     warned: Mutex<HashSet<String>>,
 }
@@ -46,7 +48,31 @@ impl Console {
             bar
         });
         let stream = json_lines.then(Mutex::default);
-        Self { quiet, bar, stream, warned: Mutex::default() }
+        Self { quiet, bar, stream, slicer: None, warned: Mutex::default() }
+    }
+
+    /// For 3D Slicer, which takes anything on standard error for a failure.
+    pub fn for_slicer() -> Self {
+        let slicer = Some(Mutex::default());
+        Self { quiet: true, bar: None, stream: None, slicer, warned: Mutex::default() }
+    }
+
+    /// A line for 3D Slicer.
+    pub fn tell(&self, text: &str) -> Result<(), Failure> {
+        print(&format!("{}\n", ascii(text)))
+    }
+
+    /// Tells 3D Slicer how much of the run is done, which never becomes less.
+    pub fn reach(&self, share: f64) -> Result<(), Failure> {
+        let Some(slicer) = &self.slicer else { return Ok(()) };
+        let mut slicer = lock(slicer);
+        let now = Instant::now();
+        let due = slicer.1.is_none_or(|last| now - last >= PROGRESS_PERIOD) || share >= 1.0;
+        if share <= slicer.0 || !due {
+            return Ok(());
+        }
+        *slicer = (share, Some(now));
+        self.tell(&format!("<filter-progress>{share:.4}</filter-progress>"))
     }
 
     /// The progress bar, if there is one.
@@ -75,6 +101,10 @@ impl Console {
     }
 
     fn print(&self, text: &str) {
+        if self.slicer.is_some() {
+            let _ = self.tell(text);
+            return;
+        }
         self.beside_bar(|| {
             let _ = writeln!(io::stderr(), "{text}");
         });
@@ -96,8 +126,11 @@ impl Console {
         }
     }
 
-    /// A line for programs about ten times a second, and when a phase begins or ends.
+    /// Progress for programs about ten times a second, and when a phase begins or ends.
     pub fn progress(&self, case: &str, progress: &Progress) {
+        // What follows the network takes a little time too.
+        let share = 0.98 * progress.done as f64 / progress.total.max(1) as f64;
+        let _ = self.reach(share);
         let Some(stream) = &self.stream else { return };
         let Progress { phase, done, total, seconds } = *progress;
         let now = Instant::now();
@@ -133,4 +166,9 @@ impl Console {
             None => write(),
         }
     }
+}
+
+/// Text that every host can show.
+pub fn ascii(text: &str) -> String {
+    text.chars().map(|character| if character.is_ascii() { character } else { '?' }).collect()
 }

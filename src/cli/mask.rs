@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use voxtile::Geometry;
 use voxtile::base::error::reserved;
-use voxtile::formats::{Image, nifti};
+use voxtile::formats::{self, Image};
 
 use super::failure::{Exit, Failure};
 
@@ -17,7 +17,7 @@ pub fn read(
     input: &Path,
 ) -> Result<Arc<[u8]>, Failure> {
     let failed = Failure::of(Exit::Input);
-    let mask = nifti::read(path).map_err(&failed)?;
+    let mask = formats::read(path).map_err(&failed)?;
     check(&mask, path, dims, geometry, input)?;
     let mut inside =
         reserved("the mask of the region", mask.dims.iter().product()).map_err(&failed)?;

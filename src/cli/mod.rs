@@ -14,6 +14,7 @@ mod report;
 mod run_arguments;
 mod run_options;
 mod segment;
+mod slicer;
 mod statistics;
 mod system;
 
@@ -27,6 +28,15 @@ use self::failure::{Exit, Failure};
 
 /// Runs the program.
 pub fn main() -> ExitCode {
+    if slicer::is_meant(std::env::args_os().nth(1).as_ref()) {
+        return match slicer::run() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(failure) => {
+                let _ = writeln!(io::stderr(), "error: {}", slicer::message(&failure));
+                failure.exit.into()
+            }
+        };
+    }
     // Wrong usage ends here, with clap's message and exit code 2.
     let arguments = Arguments::parse();
     let done = match arguments.command {

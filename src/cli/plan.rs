@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use voxtile::device::{MemoryPart, Place};
-use voxtile::formats::nifti;
+use voxtile::formats;
 use voxtile::session::{self, ChosenDevice, Estimate, Region};
 use voxtile::{Geometry, Model, RunOptions, Session, VolumeView};
 
@@ -122,12 +122,12 @@ fn subject(arguments: &Plan, model: &Model) -> Result<Subject, Failure> {
         });
     }
     let failed = Failure::of(Exit::Input);
-    let image = nifti::read_headers(&arguments.inputs).map_err(&failed)?;
+    let image = formats::read_headers(&arguments.inputs).map_err(&failed)?;
     Ok(Subject {
         dims: image.dims,
         geometry: image.geometry,
         channels: image.channels,
-        bytes: nifti::memory_bytes(&arguments.inputs).map_err(&failed)?,
+        bytes: formats::memory_bytes(&arguments.inputs).map_err(&failed)?,
         warnings: image.warnings,
     })
 }
@@ -136,7 +136,7 @@ fn subject(arguments: &Plan, model: &Model) -> Result<Subject, Failure> {
 /// bytes that it takes.
 fn add_mask(arguments: &Plan, subject: &Subject, options: &mut RunOptions) -> Result<u64, Failure> {
     let Some(path) = &arguments.run.region_mask else { return Ok(0) };
-    let mask = nifti::read_headers(&[path]).map_err(Failure::of(Exit::Input))?;
+    let mask = formats::read_headers(&[path]).map_err(Failure::of(Exit::Input))?;
     mask::check(&mask, path, subject.dims, &subject.geometry, arguments.input())?;
     options.region = Some(Region::Box(subject.dims.map(|extent| 0..extent)));
     Ok(subject.dims.iter().map(|extent| *extent as u64).product())

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use serde_json::json;
+use voxtile::formats::volumes::{self, VolumeFormat};
 use voxtile::formats::{OutputFile, Tensor, TensorFile};
 use voxtile::model::Package;
 use voxtile::session::{Grid, ProbabilityBox};
@@ -16,6 +17,8 @@ pub struct Probabilities {
     element: Element,
     labels: usize,
     metadata: Vec<(&'static str, String)>,
+    /// Of an image file, and where it lies.
+    image: Option<(VolumeFormat, Geometry)>,
     file: Option<TensorFile>,
 }
 
@@ -54,23 +57,35 @@ impl Probabilities {
         if element == Element::U8 {
             metadata.push(("scale", "255 is 1".to_string()));
         }
-        Some(Self { path, element, labels: options.probabilities.len(), metadata, file: None })
+        // Names that are refused were, before the run.
+        let format = VolumeFormat::of(&path).ok().flatten();
+        let image = format.map(|format| (format, *geometry));
+        let labels = options.probabilities.len();
+        Some(Self { path, element, labels, metadata, image, file: None })
     }
 
     /// Writes a box; the first begins the file.
     pub fn write(&mut self, found: &ProbabilityBox) -> Result<()> {
         if self.file.is_none() {
-            let [a0, a1, a2] = found.grid;
-            let tensor = Tensor {
-                name: "probabilities",
-                shape: [self.labels, a0, a1, a2],
-                element: self.element,
-                metadata: &self.metadata,
-            };
-            self.file = Some(TensorFile::begin(OutputFile::create(&self.path)?, &tensor)?);
+            self.file = Some(self.begin(found.grid)?);
         }
         let file = self.file.as_mut();
         file.map_or(Ok(()), |file| file.write_box(found.labels, found.range.clone(), found.values))
+    }
+
+    fn begin(&self, [a0, a1, a2]: [usize; 3]) -> Result<TensorFile> {
+        let output = OutputFile::create(&self.path)?;
+        if let Some((format, geometry)) = &self.image {
+            let dims = [a2, a1, a0];
+            return volumes::begin(output, *format, self.element, dims, self.labels, geometry);
+        }
+        let tensor = Tensor {
+            name: "probabilities",
+            shape: [self.labels, a0, a1, a2],
+            element: self.element,
+            metadata: &self.metadata,
+        };
+        TensorFile::begin(output, &tensor)
     }
 
     /// The file, if there is one.

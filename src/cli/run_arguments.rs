@@ -89,9 +89,9 @@ pub struct RunArguments {
     #[arg(long, value_enum, default_value = "f32")]
     pub sums: SumType,
 
-    /// Write the probabilities of labels, as they become final: a tensor [labels][k][j][i]; outside a
-    /// region they are 0
-    #[arg(long, value_name = "FILE.safetensors")]
+    /// Write the probabilities of labels, as they become final: a tensor [labels][k][j][i], or an
+    /// image of one volume for each label (.nii, .nrrd, .mha); outside a region they are 0
+    #[arg(long, value_name = "FILE")]
     pub probabilities: Option<PathBuf>,
 
     /// Labels whose probabilities are written, by name or value [default: all]

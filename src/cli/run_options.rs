@@ -7,13 +7,14 @@ use serde_json::{Map, Value, json};
 use voxtile::base::Pool;
 use voxtile::device::{self, MemoryPart, Precision};
 use voxtile::formats::tensors::GATHERED_BYTES;
+use voxtile::formats::volumes::VolumeFormat;
 use voxtile::model::{Blend, Package};
 use voxtile::session::{Cleanup, Estimate, Region};
 use voxtile::{Error, RunOptions, SessionOptions};
 
 use super::arguments::{ExportName, Labels, device_name};
 use super::failure::{Exit, Failure};
-use super::run_arguments::{GridName, RunArguments};
+use super::run_arguments::{GridName, ProbabilityType, RunArguments};
 
 /// What may be used: without a limit, no more than the machine has, so that a header that claims
 /// a volume of kilometres is refused before it is tried.
@@ -174,6 +175,23 @@ fn check_probabilities(
     values: &[u32],
 ) -> Result<(), Failure> {
     let refused = |text: String| Err(Failure::new(Exit::Usage, text));
+    let path = arguments.probabilities.as_deref().unwrap_or(Path::new(""));
+    if VolumeFormat::of(path).map_err(Failure::of(Exit::Output))?.is_some() {
+        if arguments.probability_grid == GridName::Network {
+            return refused(format!(
+                "--probability-grid network: {} is an image, which lies where the input does; name \
+                 a .safetensors file",
+                path.display()
+            ));
+        }
+        if arguments.probability_type == ProbabilityType::F16 {
+            return refused(format!(
+                "--probability-type f16: {} is an image, and those have no half precision; name a \
+                 .safetensors file, or f32 or u8",
+                path.display()
+            ));
+        }
+    }
     let known = with_probabilities(package);
     if let Some(value) = values.iter().find(|value| !known.contains(value)) {
         return refused(format!("--probability-labels: label {value} has none in this model"));

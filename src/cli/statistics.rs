@@ -7,7 +7,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 use voxtile::base::Pool;
 use voxtile::base::mapping::Bytes;
-use voxtile::formats::{Image, OutputFile, nifti};
+use voxtile::formats::{self, Image, OutputFile, nrrd};
 use voxtile::model::Label;
 use voxtile::session::{self, LabelMap};
 use voxtile::{Error, Geometry, Model};
@@ -54,7 +54,7 @@ pub fn statistics(arguments: &Statistics) -> Result<(), Failure> {
     let model = arguments.model.as_ref().map(Model::open).transpose();
     let model = model.map_err(Failure::of(Exit::Model))?;
     let failed = Failure::of(Exit::Input);
-    let map = nifti::read(path).map_err(&failed)?;
+    let map = formats::read(path).map_err(&failed)?;
     let labels = LabelMap::from_volume(&map.view()).map_err(|error| match error {
         Error::Argument(reason) => {
             Failure::new(Exit::Input, format!("{}: {reason}", path.display()))
@@ -69,8 +69,10 @@ pub fn statistics(arguments: &Statistics) -> Result<(), Failure> {
     let pool = Pool::new(arguments.threads.unwrap_or(0)).map_err(Failure::of(Exit::Other))?;
     let statistics = session::statistics(&labels, map.dims, &map.geometry, view.as_ref(), &pool)
         .map_err(&failed)?;
-    let names: &[Label] = model.as_ref().map_or(&[], |model| &model.package().labels);
-    let found = by_label(&statistics, names);
+    let found = match &model {
+        Some(model) => by_label(&statistics, &model.package().labels),
+        None => by_label(&statistics, &segments(path).map_err(&failed)?),
+    };
     for warning in map.warnings.iter().chain(image.iter().flat_map(|image| &image.warnings)) {
         warn(warning);
     }
@@ -78,6 +80,17 @@ pub fn statistics(arguments: &Statistics) -> Result<(), Failure> {
         Some((path, form)) => write(path, form, &found).map_err(Failure::of(Exit::Output)),
         None => print(&table(&found)),
     }
+}
+
+/// What the header of a segmentation says of its labels.
+fn segments(path: &Path) -> voxtile::Result<Vec<Label>> {
+    let label = |segment: nrrd::Segment| Label {
+        value: segment.value,
+        name: segment.name,
+        color: segment.color,
+        code: segment.terminology.map(|is| format!("{}:{}", is.kind.scheme, is.kind.value)),
+    };
+    Ok(nrrd::read_segments(path)?.into_iter().map(label).collect())
 }
 
 /// Whether the output can be written and is none of the inputs.
@@ -100,7 +113,7 @@ fn check_output(output: &Path, arguments: &Statistics) -> Result<(), Failure> {
 
 /// The image that a label map belongs to.
 fn read_image(path: &Path, labels: &Path, map: &Image) -> Result<Image, Failure> {
-    let image = nifti::read(path).map_err(Failure::of(Exit::Input))?;
+    let image = formats::read(path).map_err(Failure::of(Exit::Input))?;
     let (path, labels) = (path.display(), labels.display());
     if image.dims != map.dims {
         return Err(Failure::new(

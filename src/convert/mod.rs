@@ -12,12 +12,15 @@ mod nnunet_v2;
 mod package;
 mod pickle;
 mod read;
+mod terminology;
 mod training;
 mod tree;
 mod weights;
 mod write;
 
 use std::path::{Path, PathBuf};
+
+pub use self::terminology::terminology;
 
 use self::labels::Known;
 use self::training::Training;

@@ -14,11 +14,12 @@ const ORIGIN_TOLERANCE_MM: f64 = 1e-2;
 /// Direction cosines further apart than this are worth a warning.
 const DIRECTION_TOLERANCE: f64 = 1e-3;
 
-/// Voxels of one or more channels, dense: i is the fastest axis, channels the slowest. Whole numbers
-/// of up to 16 bits that were stored with a wider type are held as `i16`.
+/// Voxels of one or more channels without gaps; i is the fastest of the three axes. Whole numbers of
+/// up to 16 bits that were stored with a wider type are held as `i16`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Image {
-    /// `[channels][k][j][i]` stored values in the machine's byte order, mapped or owned.
+    /// `[channels][k][j][i]` stored values, or `[k][j][i][channels]` if `interleaved`, in the
+    /// machine's byte order, mapped or owned.
     pub bytes: Bytes,
     /// Type of the values in `bytes`.
     pub element: Element,
@@ -28,6 +29,8 @@ pub struct Image {
     pub dims: [usize; 3],
     /// Channels, at least 1.
     pub channels: usize,
+    /// Whether the channels of a voxel lie side by side.
+    pub interleaved: bool,
     /// Value = stored value * slope + intercept.
     pub slope: f64,
     /// See `slope`.
@@ -43,13 +46,17 @@ impl Image {
     pub fn view(&self) -> VolumeView<'_> {
         let size = self.element.size() as isize;
         let [i, j, k] = self.dims.map(|count| count as isize);
+        let (voxel, channel) = match self.interleaved {
+            true => (size * self.channels as isize, size),
+            false => (size, size * i * j * k),
+        };
         VolumeView {
             bytes: &self.bytes,
             element: self.element,
             dims: self.dims,
-            strides: [size, size * i, size * i * j],
+            strides: [voxel, voxel * i, voxel * i * j],
             channels: self.channels,
-            channel_stride: size * i * j * k,
+            channel_stride: channel,
             first: 0,
             slope: self.slope,
             intercept: self.intercept,
@@ -112,11 +119,28 @@ impl Image {
         if self.stored != other.stored {
             self.stored = self.element;
         }
+        self.separate_channels(name)?;
+        other.separate_channels(other_name)?;
         let what = format!("the voxels of {name} and {other_name}");
         let mut bytes = owned(&what, std::mem::take(&mut self.bytes), other.bytes.len())?;
         bytes.extend_from_slice(&other.bytes);
         self.bytes = bytes.into();
         self.channels += other.channels;
+        Ok(())
+    }
+
+    /// Brings channels that lie side by side one behind the other.
+    fn separate_channels(&mut self, name: &str) -> Result<()> {
+        if self.interleaved {
+            let (size, channels) = (self.element.size(), self.channels);
+            let mut bytes = reserved(&format!("the voxels of {name}"), self.bytes.len())?;
+            for channel in 0..channels {
+                let voxels = self.bytes.chunks_exact(size * channels);
+                voxels.for_each(|voxel| bytes.extend_from_slice(&voxel[channel * size..][..size]));
+            }
+            self.bytes = bytes.into();
+            self.interleaved = false;
+        }
         Ok(())
     }
 
@@ -193,6 +217,7 @@ mod tests {
             stored: Element::I16,
             dims: [values.len(), 1, 1],
             channels: 1,
+            interleaved: false,
             slope,
             intercept: 0.0,
             geometry: Geometry { spacing: [1.0; 3], origin: [0.0; 3], direction: IDENTITY },
@@ -208,6 +233,24 @@ mod tests {
         assert_eq!(first.bytes, image(&[1, 2, 3, 4], 2.0).bytes);
         assert_eq!(first.view().channel_stride, 4);
         assert!(first.warnings.is_empty());
+    }
+
+    #[test]
+    fn channels_side_by_side_are_brought_apart() {
+        let mut first = image(&[1, 10, 2, 20], 2.0);
+        (first.dims, first.channels, first.interleaved) = ([2, 1, 1], 2, true);
+        let mut line = [0.0; 2];
+        let view = first.view();
+        view.read_line(view.channel_stride as usize, view.strides[0], &mut line);
+        assert_eq!(line, [20.0, 40.0]);
+        first.append("a", image(&[3, 4], 2.0), "b").unwrap();
+        assert_eq!((first.channels, first.interleaved), (3, false));
+        assert_eq!(first.bytes, image(&[1, 2, 10, 20, 3, 4], 2.0).bytes);
+        let mut scaled = image(&[1, 10, 2, 20], 2.0);
+        (scaled.dims, scaled.channels, scaled.interleaved) = ([2, 1, 1], 2, true);
+        scaled.append("a", image(&[3, 4], 1.0), "b").unwrap();
+        let values: Vec<f32> = bytemuck::pod_collect_to_vec(&scaled.bytes);
+        assert_eq!(values, [2.0, 4.0, 20.0, 40.0, 3.0, 4.0]);
     }
 
     #[test]

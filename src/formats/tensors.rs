@@ -35,7 +35,7 @@ pub struct Tensor<'a> {
     pub metadata: &'a [(&'a str, String)],
 }
 
-/// A safetensors file with one tensor, whose values arrive in any order of boxes, each once. Never
+/// A file with one tensor, safetensors or one of [`volumes`](super::volumes), whose values arrive in any order of boxes, each once. Never
 /// more is in memory than what arrives and [`GATHERED_BYTES`].
 pub struct TensorFile {
     output: OutputFile,
@@ -74,7 +74,7 @@ impl TensorFile {
     /// # Errors
     /// [`Error::Argument`] if the tensor is too large for any file or of a type that is not
     /// written; [`Error::Io`] if the file can't be made that long.
-    pub fn begin(mut output: OutputFile, tensor: &Tensor) -> Result<Self> {
+    pub fn begin(output: OutputFile, tensor: &Tensor) -> Result<Self> {
         let Tensor { name, shape, element, metadata } = tensor;
         let dtype = match element {
             Element::F32 => "F32",
@@ -86,13 +86,7 @@ impl TensorFile {
                 )));
             }
         };
-        let bytes = shape
-            .iter()
-            .try_fold(element.size() as u64, |bytes, count| bytes.checked_mul(*count as u64))
-            .filter(|bytes| *bytes <= i64::MAX as u64 / 2)
-            .ok_or_else(|| {
-                Error::argument(format!("tensor `{name}` of shape {shape:?} is too large"))
-            })?;
+        let bytes = bytes_of(*shape, *element)?;
         let mut description = serde_json::Map::new();
         if !metadata.is_empty() {
             let texts = metadata.iter().map(|(key, text)| (key.to_string(), text.clone().into()));
@@ -102,16 +96,32 @@ impl TensorFile {
         description.insert((*name).into(), data);
         let mut header = Value::Object(description).to_string().into_bytes();
         header.resize(header.len().next_multiple_of(8), b' ');
-        let data_start = 8 + header.len() as u64;
+        let length = (header.len() as u64).to_le_bytes();
+        header.splice(..0, length);
+        Self::begin_after(output, &header, *shape, *element)
+    }
+
+    /// Begins a file in which the values of a tensor `[channels][a0][a1][a2]`, little-endian, follow
+    /// the bytes of `header`.
+    ///
+    /// # Errors
+    /// As [`TensorFile::begin`].
+    pub(super) fn begin_after(
+        mut output: OutputFile,
+        header: &[u8],
+        shape: [usize; 4],
+        element: Element,
+    ) -> Result<Self> {
+        let bytes = bytes_of(shape, element)?;
+        let data_start = header.len() as u64;
         let path = output.path().to_owned();
         let write = |file: &mut File| {
-            write_at(file, 0, &(header.len() as u64).to_le_bytes())?;
-            write_at(file, 8, &header)?;
+            write_at(file, 0, header)?;
             file.set_len(data_start + bytes)
         };
         write(output.file()).map_err(|source| Error::io(path, source))?;
         let gathered = Gathered::default();
-        Ok(Self { output, shape: *shape, element: *element, data_start, values: 0, gathered })
+        Ok(Self { output, shape, element, data_start, values: 0, gathered })
     }
 
     /// Where the file will appear.
@@ -261,6 +271,15 @@ impl TensorFile {
         }
         self.output.finish()
     }
+}
+
+/// Bytes of a tensor's values.
+fn bytes_of(shape: [usize; 4], element: Element) -> Result<u64> {
+    shape
+        .iter()
+        .try_fold(element.size() as u64, |bytes, count| bytes.checked_mul(*count as u64))
+        .filter(|bytes| *bytes <= i64::MAX as u64 / 2)
+        .ok_or_else(|| Error::argument(format!("a tensor of shape {shape:?} is too large")))
 }
 
 /// Values as they are stored.

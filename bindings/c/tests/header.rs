@@ -1,4 +1,5 @@
-//! `include/voxtile.h` is what cbindgen makes of the sources.
+//! `include/voxtile.h` is what cbindgen makes of the sources, and `abi.txt` lists what programs that
+//! were compiled with it rely on.
 
 use std::path::{Path, PathBuf};
 
@@ -53,4 +54,68 @@ fn the_header_is_not_stale() {
 #[ignore = "writes include/voxtile.h"]
 fn refresh() {
     std::fs::write(header(), generated()).unwrap();
+}
+
+fn listing() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("abi.txt")
+}
+
+/// The header's declarations without comments, one a line: names, types and order of fields, values
+/// of constants, functions and their arguments.
+fn declarations() -> String {
+    let mut lines = Vec::new();
+    let mut declaration = String::new();
+    let mut in_comment = false;
+    for line in std::fs::read_to_string(header()).unwrap().lines() {
+        let mut line = line.split("//").next().unwrap_or_default().trim().to_string();
+        in_comment |= line.starts_with("/*");
+        if in_comment {
+            in_comment = !line.ends_with("*/");
+            continue;
+        }
+        if line.starts_with('#') {
+            // Of the preprocessor's lines, the constants.
+            if line.starts_with("#define VOXTILE_") && line.split_whitespace().count() > 2 {
+                lines.push(line.split_whitespace().collect::<Vec<_>>().join(" "));
+            }
+            continue;
+        }
+        for word in ["VOXTILE_API", "VOXTILE_CHECK"] {
+            line = line.replace(word, "");
+        }
+        for word in line.split_whitespace() {
+            if !declaration.is_empty() {
+                declaration.push(' ');
+            }
+            declaration.push_str(word);
+        }
+        let open = declaration.matches('{').count();
+        if declaration.ends_with(';') && open == declaration.matches('}').count() {
+            lines.push(std::mem::take(&mut declaration));
+        }
+    }
+    lines.join("\n") + "\n"
+}
+
+#[test]
+fn the_abi_is_as_listed() {
+    let listed = std::fs::read_to_string(listing()).unwrap_or_default();
+    let (listed, found): (Vec<&str>, String) = (listed.lines().collect(), declarations());
+    let found: Vec<&str> = found.lines().collect();
+    let of = |one: &[&str], other: &[&str]| -> Vec<String> {
+        one.iter().filter(|line| !other.contains(line)).map(ToString::to_string).collect()
+    };
+    let (gone, added) = (of(&listed, &found), of(&found, &listed));
+    assert!(
+        listed == found,
+        "the ABI is not the one that bindings/c/abi.txt lists; gone: {gone:#?}, added: {added:#?}. \
+         What is gone breaks programs. If the change is meant, list it with\n  cargo test -p \
+         voxtile-capi --test header -- --ignored list_abi"
+    );
+}
+
+#[test]
+#[ignore = "writes bindings/c/abi.txt"]
+fn list_abi() {
+    std::fs::write(listing(), declarations()).unwrap();
 }

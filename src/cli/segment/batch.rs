@@ -5,7 +5,7 @@ use std::path::Path;
 use std::thread::{self, Scope, ScopedJoinHandle};
 
 use serde_json::{Value, json};
-use voxtile::formats::nifti;
+use voxtile::formats;
 
 use super::case::{self, Case, Computed, Read, Work};
 use crate::cli::failure::{Exit, Failure};
@@ -17,6 +17,8 @@ use crate::cli::system;
 pub struct Tally {
     pub done: usize,
     pub skipped: usize,
+    /// Labels that were found, of a single case.
+    pub structures: usize,
     /// Names.
     pub failed: Vec<String>,
     /// What the report says of each, by its number.
@@ -184,7 +186,7 @@ impl<'s, 'a> Batch<'s, 'a, '_> {
         }
         if let Some(&next) = self.queue.front() {
             // A header that can't be read is reported when the image is.
-            let with_next = nifti::memory_bytes(&next.inputs).unwrap_or(0).saturating_add(beside);
+            let with_next = formats::memory_bytes(&next.inputs).unwrap_or(0).saturating_add(beside);
             if work.allows(estimate.host_bytes.saturating_add(taken(with_next))) {
                 beside = with_next;
                 let read = move || case::read(next, work.package(), model, None);

@@ -7,9 +7,9 @@ use std::time::Instant;
 use serde_json::json;
 use voxtile::base::Pool;
 use voxtile::base::mapping::Bytes;
+use voxtile::convert::terminology;
 use voxtile::device::MemoryPart;
-use voxtile::formats::nifti::{self, Labels};
-use voxtile::formats::{Image, OutputFile};
+use voxtile::formats::{self, Image, Labels, OutputFile, nrrd};
 use voxtile::model::{Blend, Package};
 use voxtile::session::{self, Estimate, LabelMap, Region, Report, Segmentation};
 use voxtile::{Error, Model, RunOptions, Session};
@@ -168,7 +168,7 @@ pub fn read(
         return Err(Failure::new(Exit::Input, problem));
     }
     let clock = Instant::now();
-    let image = nifti::read_channels(&case.inputs).map_err(Failure::of(Exit::Input))?;
+    let image = formats::read_channels(&case.inputs).map_err(Failure::of(Exit::Input))?;
     check_channels(image.channels, package, model)?;
     let read = |path| mask::read(path, image.dims, &image.geometry, &case.inputs[0]);
     let mask = mask.map(read).transpose()?;
@@ -288,13 +288,27 @@ pub fn write(case: &Case, computed: Computed) -> Result<Done, Failure> {
     };
     OutputFile::create(&case.output)
         .and_then(|output| {
-            nifti::write_labels(output, labels, done.image.dims, &done.image.geometry)
+            let Image { dims, geometry, .. } = &done.image;
+            formats::write_labels(output, labels, *dims, geometry, &segments(&done.found))
         })
         .and_then(|()| follower.finish())
         .map_err(Failure::of(Exit::Output))?;
     done.seconds.write = clock.elapsed().as_secs_f64();
     done.seconds.total += done.seconds.write;
     Ok(done)
+}
+
+/// What there is to be told of the labels that were found.
+fn segments(found: &[Found]) -> Vec<nrrd::Segment> {
+    let present = found.iter().filter(|found| found.voxels() > 0 && found.label.value != 0);
+    let segment = |Found { label, .. }: &Found| nrrd::Segment {
+        value: label.value,
+        layer: 0,
+        name: label.name.clone(),
+        color: label.color,
+        terminology: label.code.as_deref().and_then(|code| terminology(&label.name, code)),
+    };
+    present.map(segment).collect()
 }
 
 /// Refuses a number of channels that the model does not take.

@@ -7,7 +7,10 @@ use super::case::Case;
 use crate::cli::failure::{Exit, Failure};
 
 /// Endings of images, the longer ones first.
-const ENDINGS: [&str; 6] = [".nii.gz", ".hdr.gz", ".img.gz", ".nii", ".hdr", ".img"];
+const ENDINGS: [&str; 10] =
+    [".nii.gz", ".hdr.gz", ".img.gz", ".nii", ".hdr", ".img", ".nrrd", ".nhdr", ".mha", ".mhd"];
+/// Those of images that a folder stands for; of pairs, the header's.
+const IN_FOLDERS: [&str; 6] = [".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd"];
 
 /// Whether label maps go to a folder: one that exists, or is written as one.
 pub fn is_folder(output: &Path) -> bool {
@@ -137,13 +140,17 @@ fn files(inputs: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
         for entry in std::fs::read_dir(input).map_err(failed)? {
             let entry = entry.map_err(failed)?;
             let name = entry.file_name().to_string_lossy().to_ascii_lowercase();
-            let image = name.ends_with(".nii") || name.ends_with(".nii.gz");
+            let image = IN_FOLDERS.iter().any(|ending| name.ends_with(ending))
+                && !name.ends_with(".seg.nrrd");
             if image && !name.starts_with('.') && entry.path().is_file() {
                 found.push(entry.path());
             }
         }
         if found.is_empty() {
-            let message = format!("the folder {} has no .nii or .nii.gz image", input.display());
+            let message = format!(
+                "the folder {} has no image (.nii.gz, .nii, .nrrd, .nhdr, .mha, .mhd)",
+                input.display()
+            );
             return Err(Failure::new(Exit::Input, message));
         }
         found.sort();
@@ -244,11 +251,16 @@ mod tests {
     fn folders_stand_for_their_images() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
-        for name in ["b.nii.gz", "a.nii", ".hidden.nii", "notes.txt", "c.hdr"] {
+        for name in
+            ["b.nii.gz", "a.nii", ".hidden.nii", "notes.txt", "c.hdr", "e.MHA", "e.seg.nrrd"]
+        {
             std::fs::write(at(name), "").unwrap();
         }
         std::fs::create_dir(at("d.nii")).unwrap();
-        assert_eq!(files(&[folder.path().into()]).unwrap(), [at("a.nii"), at("b.nii.gz")]);
-        assert!(files(&[at("d.nii")]).unwrap_err().message.contains("no .nii"));
+        assert_eq!(
+            files(&[folder.path().into()]).unwrap(),
+            [at("a.nii"), at("b.nii.gz"), at("e.MHA")]
+        );
+        assert!(files(&[at("d.nii")]).unwrap_err().message.contains("no image"));
     }
 }

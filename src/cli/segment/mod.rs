@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use voxtile::formats::OutputFile;
 use voxtile::{Error, Model, RunOptions, Session};
 
-use self::batch::Tally;
+pub use self::batch::Tally;
 pub use self::case::check_channels;
 use self::case::{Case, Work};
 use super::arguments::Segment;
@@ -32,16 +32,20 @@ no model: name a model package with -m MODEL.
 /// Segments one image, or many into a folder. Everything that can be refused is refused before the
 /// network runs.
 pub fn segment(arguments: &Segment) -> Result<(), Failure> {
+    segment_for(arguments, &Console::new(arguments.quiet, arguments.json_lines)).map(|_| ())
+}
+
+/// As [`segment`], for who listens at `console`; what was done.
+pub fn segment_for(arguments: &Segment, console: &Console) -> Result<Tally, Failure> {
     let started = Instant::now();
     system::catch_interrupts();
-    let console = Console::new(arguments.quiet, arguments.json_lines);
     let mut tally = Tally::default();
     let result = match &arguments.model {
         None => Err(Failure::new(Exit::Usage, NO_MODEL)),
         Some(model) if cases::is_folder(&arguments.output) => {
-            segment_all(arguments, model, &console, &mut tally, started)
+            segment_all(arguments, model, console, &mut tally, started)
         }
-        Some(model) => segment_one(arguments, model, &console, &mut tally, started),
+        Some(model) => segment_one(arguments, model, console, &mut tally, started),
     };
     let (exit, error) = match &result {
         Ok(()) => (0, None),
@@ -56,7 +60,7 @@ pub fn segment(arguments: &Segment) -> Result<(), Failure> {
         "error": error,
         "seconds": started.elapsed().as_secs_f64(),
     }));
-    result
+    result.map(|()| tally)
 }
 
 fn segment_one(
@@ -70,7 +74,7 @@ fn segment_one(
         return Err(Failure::new(
             Exit::Input,
             format!(
-                "{} is a folder (DICOM series are not read); to segment each NIfTI image in it, \
+                "{} is a folder (DICOM series are not read); to segment each image in it, \
                  name a folder for the label maps: -o labels/",
                 folder.display()
             ),
@@ -89,7 +93,7 @@ fn segment_one(
         problem: None,
     };
     case.announce(console);
-    let segment = || {
+    let mut segment = || {
         let options = options(arguments, &model, model_path)?;
         let mask = arguments.run.region_mask.as_deref();
         let read = case::read(&case, model.package(), model_path, mask)?;
@@ -107,6 +111,8 @@ fn segment_one(
             write_report(path, &outcome.json()).map_err(Failure::of(Exit::Output))?;
         }
         case.tell_done(console, outcome.seconds.total);
+        let structures = outcome.found.iter().filter(|f| f.voxels() > 0 && f.label.value != 0);
+        tally.structures = structures.count();
         console.result(&outcome.summary())
     };
     let result = segment();

@@ -4,8 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use voxtile::Error;
-use voxtile::formats::OutputFile;
-use voxtile::formats::nifti;
+use voxtile::formats::{LabelFormat, OutputFile, labels};
 
 use super::case::Case;
 use crate::cli::arguments::Segment;
@@ -14,9 +13,11 @@ use crate::cli::failure::{Exit, Failure};
 /// Whether every output can be written and overwrites nothing it should not.
 pub fn check(arguments: &Segment, model: &Path) -> Result<(), Failure> {
     let failed = Failure::of(Exit::Output);
-    nifti::check_output_name(&arguments.output).map_err(&failed)?;
+    LabelFormat::of(&arguments.output).map_err(&failed)?;
+    let data_file = labels::data_file(&arguments.output);
     let outputs = [
         Some(&arguments.output),
+        data_file.as_ref(),
         arguments.scores.as_ref(),
         arguments.preprocessed.as_ref(),
         arguments.run.probabilities.as_ref(),

@@ -17,11 +17,8 @@
 
 use nifti::NiftiHeader;
 
+use super::super::axes::{cross, dot, length, orthonormal, transpose};
 use crate::volume::Geometry;
-
-/// Axes count as being at right angles if the products of their unit vectors differ from those of
-/// an orthonormal basis by less than this (ITK's tolerance).
-const ORTHONORMAL_TOLERANCE: f64 = 1e-4;
 
 type Matrix = [[f64; 3]; 3];
 
@@ -144,15 +141,8 @@ fn sform(header: &NiftiHeader, flat: bool) -> Option<Form> {
     for (column, length) in columns.iter_mut().zip(lengths) {
         *column = column.map(|value| value / length);
     }
-    for (a, first) in columns.iter().enumerate() {
-        for (b, second) in columns.iter().enumerate() {
-            let expected = if a == b { 1.0 } else { 0.0 };
-            // A NaN is not within the tolerance either.
-            let within = (dot(*first, *second) - expected).abs() <= ORTHONORMAL_TOLERANCE;
-            if !within {
-                return None;
-            }
-        }
+    if !orthonormal(&columns) {
+        return None;
     }
     let origin = rows.map(|row| row[3]);
     Some(Form { origin, direction: transpose(columns), lengths: Some(lengths) })
@@ -257,22 +247,6 @@ fn flip_vector([x, y, z]: [f64; 3]) -> [f64; 3] {
 
 fn flip_rows([x, y, z]: Matrix) -> Matrix {
     [x.map(|value| 0.0 - value), y.map(|value| 0.0 - value), z.map(|value| value + 0.0)]
-}
-
-fn transpose(m: Matrix) -> Matrix {
-    [0, 1, 2].map(|column| m.map(|row| row[column]))
-}
-
-fn dot(a: [f64; 3], b: [f64; 3]) -> f64 {
-    a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
-}
-
-fn length(a: [f64; 3]) -> f64 {
-    dot(a, a).sqrt()
-}
-
-fn cross(a: [f64; 3], b: [f64; 3]) -> [f64; 3] {
-    [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]]
 }
 
 #[cfg(test)]

@@ -2,41 +2,19 @@
 
 use nifti::{NiftiHeader, NiftiType};
 
-use crate::base::Element;
-use crate::volume::Geometry;
-
+use super::super::voxels::{Claims, voxel_bytes};
 use super::geometry;
+use crate::base::Element;
 
 /// Bytes of a NIfTI-1 header.
 pub(super) const HEADER_BYTES: usize = 348;
 /// Where the voxels of a single file begin if there are no extensions.
 pub(super) const SINGLE_FILE_OFFSET: u64 = 352;
 
-/// A checked header.
-pub(super) struct Claims {
-    /// Voxels along i, j, k.
-    pub(super) dims: [usize; 3],
-    /// Volumes after the first three dimensions.
-    pub(super) channels: usize,
-    /// Type of the stored values.
-    pub(super) element: Element,
-    /// Whether the stored values are in the other byte order than the machine's.
-    pub(super) swapped: bool,
-    /// Whether the voxels are in another file.
-    pub(super) separate: bool,
-    /// Bytes before the voxels.
-    pub(super) offset: u64,
-    /// Bytes of all voxels.
-    pub(super) voxel_bytes: u64,
-    pub(super) slope: f64,
-    pub(super) intercept: f64,
-    pub(super) geometry: Geometry,
-    pub(super) warnings: Vec<String>,
-}
-
 /// Checks the first bytes of a file. The error is a reason, without the file's name; `Ok(Err)` is
-/// a file that is valid but of a kind that is not read.
-pub(super) fn parse(bytes: &[u8]) -> Result<Result<Claims, String>, String> {
+/// a file that is valid but of a kind that is not read. The flag says whether the voxels are in
+/// another file.
+pub(super) fn parse(bytes: &[u8]) -> Result<Result<(Claims, bool), String>, String> {
     if bytes.is_empty() {
         return Err("the file is empty".into());
     }
@@ -75,17 +53,13 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Result<Claims, String>, String> {
         Ok(element) => element,
         Err(reason) => return Ok(Err(reason)),
     };
-    claims(&header, element, magic == b"ni1\0").map(Ok)
+    let separate = magic == b"ni1\0";
+    claims(&header, element, separate).map(|claims| Ok((claims, separate)))
 }
 
 fn claims(header: &NiftiHeader, element: Element, separate: bool) -> Result<Claims, String> {
     let (dims, channels) = dimensions(header)?;
-    let voxel_bytes = dims
-        .iter()
-        .chain([&channels])
-        .try_fold(element.size() as u64, |bytes, count| bytes.checked_mul(*count as u64))
-        .filter(|bytes| *bytes <= isize::MAX as u64)
-        .ok_or_else(|| format!("dimensions {dims:?} times {channels} are too many voxels"))?;
+    let voxel_bytes = voxel_bytes(dims, channels, element)?;
     let offset = f64::from(header.vox_offset);
     let smallest = if separate { 0.0 } else { HEADER_BYTES as f64 };
     let offset = if offset == 0.0 && !separate {
@@ -100,9 +74,9 @@ fn claims(header: &NiftiHeader, element: Element, separate: bool) -> Result<Clai
     Ok(Claims {
         dims,
         channels,
+        interleaved: false,
         element,
         swapped: header.endianness != nifti::Endianness::native(),
-        separate,
         offset,
         voxel_bytes,
         slope,

@@ -7,8 +7,11 @@
 pub mod geometry;
 mod header;
 mod read;
-mod source;
 mod write;
 
-pub use read::{memory_bytes, read, read_channels, read_headers, read_with};
-pub use write::{Labels, check_output_name, write_labels};
+pub use super::labels::Labels;
+pub use read::read;
+pub use write::write_labels;
+
+pub(super) use read::open;
+pub(super) use write::header;

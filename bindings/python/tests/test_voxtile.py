@@ -1,0 +1,205 @@
+"""Run as ../README.md says."""
+
+import ctypes
+import os
+import shutil
+import subprocess
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import voxtile
+from voxtile import _abi
+
+ROOT = Path(__file__).resolve().parents[3]
+MODEL = ROOT / "examples" / "demo.safetensors"
+CT = ROOT / "examples" / "ct_part.nii.gz"
+
+
+@pytest.fixture(scope="module")
+def session():
+    with voxtile.Session(voxtile.Model(MODEL)) as session:
+        yield session
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory):
+    """What the program makes of the same image."""
+    sitk = pytest.importorskip("SimpleITK")
+    program = os.environ.get("VOXTILE_PROGRAM") or shutil.which("voxtile")
+    output = tmp_path_factory.mktemp("cli") / "labels.nii.gz"
+    subprocess.run([program, "segment", CT, "-m", MODEL, "-o", output, "--quiet"], check=True)
+    return sitk.GetArrayFromImage(sitk.ReadImage(str(output)))
+
+
+def test_simpleitk(session, expected):
+    sitk = pytest.importorskip("SimpleITK")
+    image = sitk.ReadImage(str(CT))
+    labels = session.segment(image)
+    assert (sitk.GetArrayFromImage(labels) == expected).all()
+    assert labels.GetPixelID() == sitk.sitkUInt8
+    for get in ("GetSize", "GetSpacing", "GetOrigin", "GetDirection"):
+        assert getattr(labels, get)() == getattr(image, get)()
+
+
+def test_nibabel(session, expected):
+    nibabel = pytest.importorskip("nibabel")
+    image = nibabel.load(CT)
+    labels = session.segment(image)
+    assert (np.asarray(labels.dataobj).T == expected).all()
+    assert (labels.affine == image.affine).all()
+    # Scaled voxels, in memory and from a file.
+    voxels = np.asarray(image.dataobj).astype(np.int16)
+    labels = session.segment(nibabel.Nifti1Image(voxels, image.affine))
+    assert (np.asarray(labels.dataobj).T == expected).all()
+
+
+def test_scaled_nibabel_files(session, expected, tmp_path):
+    nibabel = pytest.importorskip("nibabel")
+    image = nibabel.load(CT)
+    half = nibabel.Nifti1Image((np.asarray(image.dataobj) + 1000).astype(np.int16), image.affine)
+    half.header.set_slope_inter(1, 0)
+    nibabel.save(half, tmp_path / "scaled.nii")
+    header = bytearray((tmp_path / "scaled.nii").read_bytes())
+    header[112:120] = np.array([1, -1000], "<f4").tobytes()
+    (tmp_path / "scaled.nii").write_bytes(header)
+    labels = session.segment(nibabel.load(tmp_path / "scaled.nii"))
+    assert (np.asarray(labels.dataobj).T == expected).all()
+
+
+def geometry():
+    sitk = pytest.importorskip("SimpleITK")
+    image = sitk.ReadImage(str(CT))
+    place = dict(spacing=image.GetSpacing(), origin=image.GetOrigin(), direction=image.GetDirection())
+    return sitk.GetArrayFromImage(image), place
+
+
+def test_arrays_of_any_strides_and_types(session, expected):
+    array, place = geometry()
+    for of in (
+        array,
+        np.asfortranarray(array),
+        np.repeat(array, 2, axis=2)[:, :, ::2],
+        array.astype(np.int64),
+        array.astype(">i4"),
+        array.astype(np.float32)[None],
+    ):
+        labels = session.segment(of, **place)
+        assert labels.dtype == np.uint8 and labels.shape == array.shape
+        assert (labels == expected).all()
+    # Axes that run the other way: the image is the same, and so are its labels.
+    flipped = dict(place)
+    matrix = np.reshape(place["direction"], (3, 3)).copy()
+    last = (array.shape[2] - 1) * place["spacing"][0]
+    flipped["origin"] = np.array(place["origin"]) + matrix[:, 0] * last
+    matrix[:, 0] *= -1
+    flipped["direction"] = matrix
+    labels = session.segment(array[:, :, ::-1], **flipped)
+    assert (labels == expected[:, :, ::-1]).mean() > 0.999
+
+
+def test_options(session, expected):
+    array, place = geometry()
+    liver = session.model.value("liver")
+    labels = session.segment(array, **place, labels=["liver"])
+    assert (labels == np.where(expected == liver, liver, 0)).all()
+    coarse, fine = (session.estimate(array, **place, step=step) for step in (1, 0.25))
+    assert 0 < coarse.tiles < fine.tiles and coarse.passes == coarse.tiles
+    assert session.estimate(array, **place).least_host_bytes > 0
+    alone = voxtile.Session(session.model, threads=1, device=voxtile.devices()[0])
+    assert (alone.segment(array, **place) == expected).all()
+
+
+def test_progress_is_told_and_ends_the_run(session):
+    array, place = geometry()
+    shares = []
+    session.segment(array, **place, progress=lambda told: shares.append(told.done / max(told.total, 1)))
+    assert shares == sorted(shares) and shares[-1] == 1
+    with pytest.raises(voxtile.Cancelled):
+        session.segment(array, **place, progress=lambda told: told.done < 2)
+
+    def fail(told):
+        raise KeyError("ours")
+
+    with pytest.raises(KeyError, match="ours"):
+        session.segment(array, **place, progress=fail)
+
+
+def test_other_threads_go_on_and_can_cancel(session):
+    array, place = geometry()
+    begun, ticks = threading.Event(), []
+
+    def other():
+        begun.wait()
+        ticks.append(1)
+        session.cancel()
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    with pytest.raises(voxtile.Cancelled):
+        while True:  # a run may end before it is cancelled
+            session.segment(array, **place, mirror=True, progress=lambda _: begun.set())
+    thread.join()
+    assert ticks
+
+
+def test_models_describe_themselves():
+    with voxtile.Model(MODEL) as model:
+        assert (model.name, model.channels, model.demo) == ("demo", 1, True)
+        assert len(model.labels) == 17
+        liver = model.labels[model.value("liver")]
+        assert (liver.name, liver.code) == ("liver", "SCT:10200004") and len(liver.color) == 3
+        assert model.value(5) == 5
+        with pytest.raises(ValueError, match="no label 'lever'"):
+            model.value("lever")
+    with pytest.raises(ValueError, match="closed"):
+        voxtile.Session(model)
+    messages = []
+    session = voxtile.Session(voxtile.Model(MODEL), log=lambda text, warning: messages.append((text, warning)))
+    session.segment(np.zeros((8, 8, 8), np.int16), spacing=(3, 3, 3))
+    assert any(warning and "DEMONSTRATION" in text for text, warning in messages)
+    assert voxtile.__version__.count(".") == 2 and voxtile.devices()[0].name
+
+
+def test_mistakes_are_errors(session, tmp_path):
+    array = np.zeros((4, 5, 6), np.int16)
+    with pytest.raises(OSError, match="none.safetensors"):
+        voxtile.Model(tmp_path / "none.safetensors")
+    (tmp_path / "bad.safetensors").write_bytes(b"no model")
+    with pytest.raises(voxtile.Error, match="bad.safetensors"):
+        voxtile.Model(tmp_path / "bad.safetensors")
+    with pytest.raises(TypeError, match="spacing"):
+        session.segment(array)
+    with pytest.raises(ValueError, match="three numbers"):
+        session.segment(array, spacing=(1, 2))
+    with pytest.raises(ValueError, match="spacing"):
+        session.segment(array, spacing=(1, 2, -3))
+    with pytest.raises(ValueError, match="2 dimensions"):
+        session.segment(array[0], spacing=(1, 1, 1))
+    with pytest.raises(TypeError, match="complex"):
+        session.segment(array.astype(complex), spacing=(1, 1, 1))
+    with pytest.raises(ValueError, match="channels"):
+        session.segment(np.stack([array, array]), spacing=(1, 1, 1))
+    with pytest.raises(MemoryError):
+        voxtile.Session(session.model, memory=1000).segment(array, spacing=(1, 1, 1))
+
+
+def test_structs_are_laid_out_as_in_the_header(tmp_path):
+    compiler = shutil.which("cc")
+    if not compiler:
+        pytest.skip("no C compiler")
+    lines = ["#include <stddef.h>", "#include <stdio.h>", '#include "voxtile.h"', "int main(void) {"]
+    expected = []
+    for name, struct in _abi.STRUCTS.items():
+        lines.append(f'printf("%zu\\n", sizeof({name}));')
+        expected.append(ctypes.sizeof(struct))
+        for field, *_ in struct._fields_:
+            lines.append(f'printf("%zu\\n", offsetof({name}, {field}));')
+            expected.append(getattr(struct, field).offset)
+    (tmp_path / "layout.c").write_text("\n".join([*lines, "return 0; }"]))
+    program = tmp_path / "layout"
+    subprocess.run([compiler, f"-I{ROOT / 'include'}", tmp_path / "layout.c", "-o", program], check=True)
+    found = subprocess.run([program], check=True, capture_output=True, text=True).stdout
+    assert [int(line) for line in found.split()] == expected
