@@ -13,7 +13,7 @@ use recorder::Recorder;
 use safetensors::SafeTensors;
 use serde_json::Value;
 use voxtile::base::Pool;
-use voxtile::formats::{Image, OutputFile, nifti};
+use voxtile::formats::{self, Image, OutputFile, nifti};
 use voxtile::session::{Cleanup, LabelMap, statistics};
 use voxtile::{Geometry, Model, RunOptions, Session, SessionOptions};
 
@@ -218,8 +218,7 @@ fn channel_files_are_one_case() {
     let arguments =
         ["segment", "ct.nii.gz", "second.nii", "-m", "model.safetensors", "-o", "labels.nii"];
     case.succeed(&arguments);
-    let image = voxtile::formats::read_channels(&["ct.nii.gz", "second.nii"].map(|n| case.path(n)))
-        .unwrap();
+    let image = formats::read_channels(&["ct.nii.gz", "second.nii"].map(|n| case.path(n))).unwrap();
     let (_, expected) = expected(&case.path("model.safetensors"), &image, &RunOptions::default());
     assert_eq!(nifti::read(&case.path("labels.nii")).unwrap().bytes, expected);
 }
