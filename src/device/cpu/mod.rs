@@ -10,6 +10,8 @@ mod kernels;
 mod memory;
 mod mosaic;
 mod norm;
+mod path;
+mod reading;
 #[cfg(test)]
 mod reference;
 mod resolve;
@@ -20,6 +22,7 @@ mod statistics;
 #[cfg(test)]
 mod tests;
 mod volume;
+mod winograd;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -28,6 +31,7 @@ use self::forward::Forward;
 use self::kernels::Kernels;
 use self::memory::BLOCK;
 use self::mosaic::Mosaic;
+use self::path::Method;
 pub use self::simd::Instructions;
 use super::{Device, DeviceInfo, Job, JobSize, MemoryPart, SlabOutput};
 use crate::base::{Error, Pool, Result};
@@ -139,7 +143,7 @@ impl Device for Cpu {
         let threads = self.pool.threads();
         // Before the next one takes memory.
         self.forward = None;
-        self.forward = Some(Forward::load(plan, weights, self.kernels, threads)?);
+        self.forward = Some(Forward::load(plan, weights, self.kernels, threads, Method::Fastest)?);
         Ok(())
     }
 

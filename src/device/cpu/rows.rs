@@ -12,12 +12,13 @@ pub(super) struct Affine {
     pub(super) slope: f32,
 }
 
-/// A row to copy: output voxel `x` is source voxel `x * stride / upsample`.
+/// A row to copy: output voxel `x` is source voxel `(first + x * stride) / upsample`.
 pub(super) struct GatherRow {
     pub(super) from: *const f32,
     pub(super) to: *mut f32,
     /// Voxels to write.
     pub(super) count: usize,
+    pub(super) first: usize,
     pub(super) stride: usize,
     pub(super) upsample: usize,
     pub(super) affine: Option<Affine>,
@@ -50,18 +51,23 @@ unsafe fn copy<S: Simd>(row: &GatherRow, read: impl Fn(usize) -> S::Vector, to: 
     unsafe {
         if row.upsample == 1 {
             for x in 0..row.count {
-                S::store(to.add(x * BLOCK), read(x * row.stride));
+                S::store(to.add(x * BLOCK), read(row.first + x * row.stride));
             }
         } else if row.stride == 1 {
-            for start in (0..row.count).step_by(row.upsample) {
-                let value = read(start / row.upsample);
-                for x in start..row.count.min(start + row.upsample) {
+            let mut x = 0;
+            while x < row.count {
+                let source = (row.first + x) / row.upsample;
+                let value = read(source);
+                let end = row.count.min((source + 1) * row.upsample - row.first);
+                for x in x..end {
                     S::store(to.add(x * BLOCK), value);
                 }
+                x = end;
             }
         } else {
             for x in 0..row.count {
-                S::store(to.add(x * BLOCK), read(x * row.stride / row.upsample));
+                let source = (row.first + x * row.stride) / row.upsample;
+                S::store(to.add(x * BLOCK), read(source));
             }
         }
     }

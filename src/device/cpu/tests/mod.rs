@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::forward::Forward;
 use super::kernels::Kernels;
 use super::memory::BLOCK;
+use super::path::Method;
 use super::{Instructions, reference};
 use crate::base::{Pool, Result};
 use crate::net::{
@@ -220,7 +221,7 @@ fn compare(
         let mut bits: Option<Vec<u32>> = None;
         for threads in [1, 2, 4] {
             let pool = Pool::new(threads).unwrap();
-            let mut forward = Forward::load(plan.clone(), weights, kernels, threads).unwrap();
+            let mut forward = Forward::load(plan.clone(), weights, kernels, threads, Method::Fastest).unwrap();
             forward.input_mut().copy_from_slice(patch);
             forward.run(0, kernels, &pool);
             for (index, expected) in expected.iter().enumerate().skip(1) {
