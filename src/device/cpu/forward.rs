@@ -145,10 +145,7 @@ pub(super) fn memory(
     ]
 }
 
-fn convs<'a>(
-    network: &'a Network,
-    kernels: &'a Kernels,
-) -> impl Iterator<Item = Path> + use<'a> {
+fn convs<'a>(network: &'a Network, kernels: &'a Kernels) -> impl Iterator<Item = Path> + use<'a> {
     network.ops.iter().filter_map(|op| match op {
         Op::Conv(conv) => Some(Path::new(network, conv, kernels, Method::Fastest)),
         _ => None,

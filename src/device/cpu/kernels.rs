@@ -9,11 +9,13 @@ use super::scores::{self, ArgmaxRow, BlendRow, ScoreRow};
 use super::simd::Neon;
 #[cfg(target_arch = "x86_64")]
 use super::simd::{Avx2, Avx512};
-use super::simd::{Instructions, Portable};
+use super::simd::{Instructions, Portable, Simd};
 use super::winograd::WinogradKernels;
 use super::winograd::axis::{Axis, Four, One, Two};
 use super::winograd::product::{self, Product};
-use super::winograd::transform::{self, InputPlanes, InputRows, OutputPlanes, OutputTile};
+use super::winograd::transform::{
+    self, InputPlanes, InputRows, OutputPlanes, OutputTile, WeightPlanes,
+};
 
 /// Computes a tile of a convolution.
 pub(super) type TileKernel = unsafe fn(&Tile);
@@ -112,6 +114,18 @@ macro_rules! kernels {
                 unsafe { transform::output_tile::<$set, A, M, P>(tile) }
             }
             $(#[$feature])*
+            unsafe fn weight_planes<A: Axis<M, P>, const M: usize, const P: usize>(
+                planes: &WeightPlanes,
+            ) {
+                // SAFETY: as the caller promises.
+                unsafe { transform::weight_planes::<$set, A, M, P>(planes) }
+            }
+            $(#[$feature])*
+            unsafe fn fence() {
+                // SAFETY: as the caller promises.
+                unsafe { <$set as Simd>::fence() }
+            }
+            $(#[$feature])*
             unsafe fn product_narrow(product: &Product) {
                 const MOST: usize = [$($few),*].len();
                 // SAFETY: as the caller promises.
@@ -179,11 +193,13 @@ macro_rules! kernels {
                     input_rows: [input_rows::<Two, 2, 4>, input_rows::<Four, 4, 6>],
                     input_planes: [input_planes::<Two, 2, 4>, input_planes::<Four, 4, 6>],
                     output_planes: [output_planes::<Two, 2, 4>, output_planes::<Four, 4, 6>],
+                    weight_planes: [weight_planes::<Two, 2, 4>, weight_planes::<Four, 4, 6>],
                     output_tile: [
                         output_tile::<One, 1, 1>,
                         output_tile::<Two, 2, 4>,
                         output_tile::<Four, 4, 6>,
                     ],
+                    fence,
                     product: [product_narrow, product_wide],
                 },
                 blend_row,

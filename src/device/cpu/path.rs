@@ -4,7 +4,7 @@ use super::conv::{ConvLayout, ConvWeights, Scratch};
 use super::kernels::Kernels;
 use super::reading::ConvRun;
 use super::statistics::Partial;
-use super::winograd::{self, Length, Winograd};
+use super::winograd::{Tiling, Winograd};
 use crate::base::Result;
 use crate::net::{Conv, Network};
 
@@ -17,10 +17,8 @@ pub(super) enum Method {
     /// The sum as it is written.
     #[cfg_attr(not(test), expect(dead_code, reason = "for tests to compare with"))]
     Direct,
-    /// Winograd's algorithm where the kernel allows it, with tiles of 2 or 4 outputs along the
-    /// first axis and along the others.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for tests to compare with"))]
-    Winograd([Length; 2]),
+    /// Winograd's algorithm where the kernel allows it.
+    Winograd(Tiling),
 }
 
 /// How a convolution is computed; depends on shapes only, so that neither the number of threads
@@ -32,16 +30,14 @@ pub(super) enum Path {
 
 impl Path {
     pub(super) fn new(network: &Network, conv: &Conv, kernels: &Kernels, method: Method) -> Self {
-        let lengths = match method {
+        let tiling = match method {
             Method::Direct => None,
-            Method::Fastest => winograd::best_lengths(network, conv),
-            Method::Winograd(lengths) => winograd::lengths(conv, lengths),
+            Method::Fastest => Tiling::best(network, conv, kernels),
+            Method::Winograd(tiling) => Some(tiling),
         };
-        match lengths {
+        match tiling.and_then(|tiling| Winograd::new(network, conv, kernels, tiling)) {
             None => Self::Direct(Box::new(ConvLayout::new(network, conv, kernels))),
-            Some(lengths) => {
-                Self::Winograd(Box::new(Winograd::new(network, conv, kernels, lengths)))
-            }
+            Some(layout) => Self::Winograd(Box::new(layout)),
         }
     }
 

@@ -83,6 +83,16 @@ unsafe impl Simd for Avx512 {
         unsafe { _mm512_storeu_ps(to, vector) }
     }
     #[inline(always)]
+    unsafe fn stream(to: *mut f32, vector: __m512) {
+        // SAFETY: the caller vouches for `LANES` values at the start of a cache line.
+        unsafe { _mm512_stream_ps(to, vector) }
+    }
+    #[inline(always)]
+    unsafe fn fence() {
+        // SAFETY: every x86-64 processor has it.
+        unsafe { _mm_sfence() }
+    }
+    #[inline(always)]
     unsafe fn add(a: __m512, b: __m512) -> __m512 {
         // SAFETY: AVX-512F is there.
         unsafe { _mm512_add_ps(a, b) }

@@ -10,6 +10,7 @@ use super::super::simd::Simd;
 
 const A: f64 = std::f64::consts::FRAC_1_SQRT_2;
 const B: f64 = std::f64::consts::SQRT_2;
+const THIRD: f64 = 1.0 / 3.0;
 
 /// The transforms along one axis: `P` inputs, as many points, `M` outputs.
 pub(in super::super) trait Axis<const M: usize, const P: usize>: Copy {
@@ -24,6 +25,12 @@ pub(in super::super) trait Axis<const M: usize, const P: usize>: Copy {
     /// # Safety
     /// The processor has `S`.
     unsafe fn output<S: Simd>(y: [S::Vector; P]) -> [S::Vector; M];
+
+    /// From the weights of 3 taps to points; [`Length::weights`] in single precision.
+    ///
+    /// # Safety
+    /// The processor has `S`.
+    unsafe fn weights<S: Simd>(w: [S::Vector; 3]) -> [S::Vector; P];
 }
 
 /// An axis along which the kernel has one tap: nothing happens.
@@ -48,6 +55,11 @@ impl Axis<1, 1> for One {
     unsafe fn output<S: Simd>(y: [S::Vector; 1]) -> [S::Vector; 1] {
         y
     }
+
+    #[inline(always)]
+    unsafe fn weights<S: Simd>([w0, ..]: [S::Vector; 3]) -> [S::Vector; 1] {
+        [w0]
+    }
 }
 
 impl Axis<2, 4> for Two {
@@ -62,6 +74,17 @@ impl Axis<2, 4> for Two {
         // SAFETY: as the caller promises.
         unsafe { [S::add(y0, S::add(y1, y2)), S::add(S::sub(y1, y2), y3)] }
     }
+
+    #[inline(always)]
+    unsafe fn weights<S: Simd>([w0, w1, w2]: [S::Vector; 3]) -> [S::Vector; 4] {
+        // SAFETY: as the caller promises.
+        unsafe {
+            let half = S::splat(0.5);
+            let even = S::mul(S::add(w0, w2), half);
+            let odd = S::mul(w1, half);
+            [w0, S::add(even, odd), S::sub(even, odd), w2]
+        }
+    }
 }
 
 impl Axis<4, 6> for Four {
@@ -71,14 +94,10 @@ impl Axis<4, 6> for Four {
         unsafe {
             let constant = |value: f64| S::splat(value as f32);
             let middle = constant(-2.5);
-            let (even_a, odd_a) = (
-                S::multiply_add(x2, constant(-2.0), x4),
-                S::multiply_add(x1, constant(-2.0), x3),
-            );
-            let (even_b, odd_b) = (
-                S::multiply_add(x2, constant(-0.5), x4),
-                S::multiply_add(x1, constant(-0.5), x3),
-            );
+            let (even_a, odd_a) =
+                (S::multiply_add(x2, constant(-2.0), x4), S::multiply_add(x1, constant(-2.0), x3));
+            let (even_b, odd_b) =
+                (S::multiply_add(x2, constant(-0.5), x4), S::multiply_add(x1, constant(-0.5), x3));
             [
                 S::multiply_add(x2, middle, S::add(x0, x4)),
                 S::multiply_add(odd_a, constant(A), even_a),
@@ -105,6 +124,26 @@ impl Axis<4, 6> for Four {
                 scaled(A, difference_a, B, difference_b),
                 scaled(A * A, sum_a, B * B, sum_b),
                 S::add(scaled(A * A * A, difference_a, B * B * B, difference_b), y5),
+            ]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn weights<S: Simd>([w0, w1, w2]: [S::Vector; 3]) -> [S::Vector; 6] {
+        // SAFETY: as the caller promises.
+        unsafe {
+            let constant = |value: f64| S::splat(value as f32);
+            let third = S::mul(w2, constant(THIRD));
+            let even_a = S::sub(S::mul(w0, constant(-2.0 * THIRD)), third);
+            let even_b = S::multiply_add(w0, constant(THIRD / 2.0), third);
+            let (odd_a, odd_b) = (constant(-2.0 * THIRD * A), constant(THIRD / 2.0 * B));
+            [
+                w0,
+                S::multiply_add(w1, odd_a, even_a),
+                S::sub(even_a, S::mul(w1, odd_a)),
+                S::multiply_add(w1, odd_b, even_b),
+                S::sub(even_b, S::mul(w1, odd_b)),
+                w2,
             ]
         }
     }
@@ -142,25 +181,26 @@ impl Length {
         self.points() + 1 - self.outputs()
     }
 
+    /// What each tap adds to `point`, zeros after the last.
+    pub(in super::super) fn factors(self, point: usize) -> [f32; 3] {
+        let of_point = self.weights()[point];
+        std::array::from_fn(|tap| of_point.get(tap).map_or(0.0, |&factor| factor as f32))
+    }
+
     /// `G`: what each tap adds to each point, `[point][tap]`.
-    pub(super) fn weights(self) -> &'static [&'static [f64]] {
+    pub(in super::super) fn weights(self) -> &'static [&'static [f64]] {
         // Of a point p: (1, p, p^2) over the product of its distances from the other points.
         match self {
             Self::One => &[&[1.0]],
-            Self::Two => {
-                &[&[1.0, 0.0, 0.0], &[0.5, 0.5, 0.5], &[0.5, -0.5, 0.5], &[0.0, 0.0, 1.0]]
-            }
-            Self::Four => {
-                const THIRD: f64 = 1.0 / 3.0;
-                &[
-                    &[1.0, 0.0, 0.0],
-                    &[-2.0 * THIRD, -2.0 * THIRD * A, -THIRD],
-                    &[-2.0 * THIRD, 2.0 * THIRD * A, -THIRD],
-                    &[THIRD / 2.0, THIRD / 2.0 * B, THIRD],
-                    &[THIRD / 2.0, -THIRD / 2.0 * B, THIRD],
-                    &[0.0, 0.0, 1.0],
-                ]
-            }
+            Self::Two => &[&[1.0, 0.0, 0.0], &[0.5, 0.5, 0.5], &[0.5, -0.5, 0.5], &[0.0, 0.0, 1.0]],
+            Self::Four => &[
+                &[1.0, 0.0, 0.0],
+                &[-2.0 * THIRD, -2.0 * THIRD * A, -THIRD],
+                &[-2.0 * THIRD, 2.0 * THIRD * A, -THIRD],
+                &[THIRD / 2.0, THIRD / 2.0 * B, THIRD],
+                &[THIRD / 2.0, -THIRD / 2.0 * B, THIRD],
+                &[0.0, 0.0, 1.0],
+            ],
         }
     }
 }

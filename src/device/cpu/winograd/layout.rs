@@ -3,13 +3,13 @@
 
 use std::ops::Range;
 
-use super::super::conv::{ConvWeights, TASKS, ranges};
+use super::super::conv::{ConvWeights, ranges};
 use super::super::kernels::Kernels;
 use super::super::memory::{BLOCK, Buffer};
 use super::super::reading::{Chunk, conv_input};
 use super::super::statistics::WIDTH;
 use super::axis::Length;
-use super::cost;
+use super::cost::{Cut, Sizes, Tiling};
 use crate::base::Result;
 use crate::net::{Conv, Epilogue, Network};
 
@@ -31,18 +31,73 @@ pub(super) struct Brick {
     pub(super) tiles: [usize; 3],
 }
 
-/// First values of the parts of a thread's memory; the first part begins at 0.
-#[derive(Default)]
+/// First values of the parts of a thread's memory, and values from one piece of them to the next.
+#[derive(Clone, Debug)]
 pub(super) struct Parts {
+    /// Voxels along each axis of a brick's input, whose rows begin at 0: `[plane][voxel][16]`.
+    pub(super) brick_input: [usize; 3],
     /// `[chunk][layer][point][row][voxel][16]`: the input, transformed along the first axis.
     pub(super) depth: usize,
+    pub(super) depth_chunk: usize,
     /// `[chunk][point][tile][16]`: the input of one plane of points.
     pub(super) inputs: usize,
+    pub(super) inputs_chunk: usize,
+    pub(super) inputs_point: usize,
     /// `[point][tile][output channel]`: products of one plane of points and one group.
     pub(super) products: usize,
+    /// `[point][input channel][output channel]`: weights of such a plane, if they aren't kept.
+    pub(super) weights: usize,
     /// `[group][point][row][voxel][tile][output channel]`: transformed back along two axes.
     pub(super) sums: usize,
+    pub(super) sums_group: usize,
     pub(super) end: usize,
+    tiles: usize,
+}
+
+impl Parts {
+    pub(super) fn new(sizes: &Sizes, cut: &Cut) -> Self {
+        let [depth_points, side_points, _] = sizes.lengths.map(Length::points);
+        let plane_points = side_points * side_points;
+        let brick_input: [usize; 3] = std::array::from_fn(|axis| {
+            let length = sizes.lengths[axis];
+            cut.brick[axis] * length.outputs() + length.taps() - 1
+        });
+        let [planes, lines, columns] = brick_input;
+        let tiles: usize = cut.brick.iter().product();
+        let width = BLOCK * sizes.group_blocks.min(sizes.blocks);
+        let mut parts = Self {
+            brick_input,
+            depth: if depth_points > 1 { planes * columns * BLOCK } else { 0 },
+            depth_chunk: cut.brick[0] * depth_points * lines * columns * BLOCK,
+            inputs: 0,
+            // A cache line more than the tiles take, lest all points fall on the same lines of
+            // the cache; and so below.
+            inputs_point: (tiles + 1) * BLOCK,
+            inputs_chunk: plane_points * (tiles + 1) * BLOCK,
+            products: 0,
+            weights: 0,
+            sums: 0,
+            sums_group: 0,
+            end: 0,
+            tiles,
+        };
+        parts.inputs = parts.depth + cut.chunks * parts.depth_chunk;
+        parts.products = parts.inputs + cut.chunks * parts.inputs_chunk;
+        parts.weights = parts.products + plane_points * parts.sums_stride(width);
+        let channels = sizes.inputs.min(cut.chunks * BLOCK);
+        parts.sums = parts.weights
+            + if sizes.stored { 0 } else { plane_points * (channels * width + BLOCK) };
+        parts.sums_group =
+            depth_points * sizes.lengths[1].outputs().pow(2) * parts.sums_stride(width);
+        parts.end = parts.sums + cut.groups * parts.sums_group;
+        parts
+    }
+
+    /// Values between one point and the next of [`Parts::products`], for `width` output channels,
+    /// and between one voxel and the next of [`Parts::sums`].
+    pub(super) fn sums_stride(&self, width: usize) -> usize {
+        self.tiles * width + BLOCK
+    }
 }
 
 /// How one convolution is computed by Winograd's algorithm; depends on shapes only.
@@ -65,49 +120,44 @@ pub(in super::super) struct Winograd {
     /// Tiles of the output, and the most of a brick.
     tiles: [usize; 3],
     brick: [usize; 3],
-    /// Planes, rows and voxels of a row of a brick's input.
-    pub(super) brick_input: [usize; 3],
     pub(super) memory: Parts,
+    /// Whether the packed weights are transformed.
+    pub(super) stored: bool,
+    /// Whether the output passes by the caches.
+    pub(super) streamed: bool,
+    cost: f64,
     packed_weights: usize,
 }
 
 impl Winograd {
-    /// `conv` with tiles of `lengths`.
+    /// `conv` with tiles of `tiling`, or `None` if the algorithm does not apply.
     pub(in super::super) fn new(
         network: &Network,
         conv: &Conv,
         kernels: &Kernels,
-        lengths: [Length; 3],
-    ) -> Self {
+        tiling: Tiling,
+    ) -> Option<Self> {
+        let sizes = tiling.sizes(network, conv, kernels)?;
+        let (cut, cost) = sizes.best_cut();
         let chunks = Chunk::of(network, conv);
-        let input = conv_input(network, conv);
         let target = &network.tensors[conv.output.0];
-        let output = target.shape;
-        let tiles: [usize; 3] =
-            std::array::from_fn(|axis| output[axis].div_ceil(lengths[axis].outputs()));
-        let blocks = target.channels.div_ceil(BLOCK);
-        let cost::Shape { brick, chunks: chunks_per_segment, groups: groups_per_task } =
-            cost::shape(lengths, tiles, chunks.len(), blocks, kernels.wide.width);
-        let points: usize = lengths.iter().map(|length| length.points()).product();
         let chunk_channels: Vec<usize> = chunks.iter().map(|chunk| chunk.channels).collect();
-        let inputs: usize = chunk_channels.iter().sum();
+        let kept = if sizes.stored { Length::points } else { Length::taps };
+        let kept: usize = sizes.lengths.map(kept).iter().product();
         let mut groups = Vec::new();
         let mut packed_weights = 0;
         let mut first_block = 0;
-        while first_block < blocks {
-            let width = match (blocks - first_block) * BLOCK >= kernels.wide.width {
-                true => kernels.wide.width,
-                false => BLOCK,
+        while first_block < sizes.blocks {
+            let blocks = match sizes.blocks - first_block >= sizes.group_blocks {
+                true => sizes.group_blocks,
+                false => 1,
             };
-            groups.push(Group { first_block, width, weights: packed_weights });
-            first_block += width / BLOCK;
-            packed_weights += points * inputs * width;
+            groups.push(Group { first_block, width: blocks * BLOCK, weights: packed_weights });
+            first_block += blocks;
+            packed_weights += kept * sizes.inputs * blocks * BLOCK;
         }
-        let segments = ranges(chunks.len(), chunks_per_segment);
-        let brick_input = std::array::from_fn(|axis| {
-            brick[axis] * lengths[axis].outputs() + lengths[axis].taps() - 1
-        });
-        let mut layout = Self {
+        let segments = ranges(chunks.len(), cut.chunks);
+        Some(Self {
             conv: conv.clone(),
             chunks,
             segment_inputs: segments
@@ -116,65 +166,20 @@ impl Winograd {
                 .collect(),
             segments,
             chunk_channels,
-            splits: ranges(groups.len(), groups_per_task),
+            splits: ranges(groups.len(), cut.groups),
             groups,
-            lengths,
-            input,
-            output,
+            lengths: sizes.lengths,
+            input: conv_input(network, conv),
+            output: target.shape,
             output_channels: target.channels,
-            tiles,
-            brick,
-            brick_input,
-            memory: Parts::default(),
+            tiles: sizes.tiles,
+            brick: cut.brick,
+            memory: Parts::new(&sizes, &cut),
+            stored: sizes.stored,
+            streamed: sizes.streamed,
+            cost,
             packed_weights,
-        };
-        layout.memory = layout.parts();
-        layout
-    }
-
-    fn parts(&self) -> Parts {
-        let chunks = self.segments[0].len();
-        let width = self.groups[0].width;
-        let plane_points = self.lengths[1].points().pow(2);
-        let rows = match self.lengths[0] {
-            Length::One => 0,
-            _ => self.brick_input[0] * self.brick_input[2] * BLOCK,
-        };
-        let depth = rows;
-        let inputs = depth + chunks * self.depth_stride();
-        let products = inputs + chunks * self.inputs_chunk();
-        let sums = products + plane_points * self.sums_stride(width);
-        let end = sums + self.splits[0].len() * self.sums_group();
-        Parts { depth, inputs, products, sums, end }
-    }
-
-    /// Values between one chunk and the next of [`Parts::depth`].
-    pub(super) fn depth_stride(&self) -> usize {
-        let planes = self.brick[0] * self.lengths[0].points();
-        planes * self.brick_input[1] * self.brick_input[2] * BLOCK
-    }
-
-    /// Values between one point and the next of [`Parts::inputs`]: a cache line more than the
-    /// tiles take, lest all points fall on the same lines of the cache.
-    pub(super) fn inputs_stride(&self) -> usize {
-        (self.brick.iter().product::<usize>() + 1) * BLOCK
-    }
-
-    /// Values between one chunk and the next of [`Parts::inputs`].
-    pub(super) fn inputs_chunk(&self) -> usize {
-        self.lengths[1].points().pow(2) * self.inputs_stride()
-    }
-
-    /// Values between one point and the next of [`Parts::products`], for `width` output channels,
-    /// and between one voxel and the next of [`Parts::sums`].
-    pub(super) fn sums_stride(&self, width: usize) -> usize {
-        self.brick.iter().product::<usize>() * width + BLOCK
-    }
-
-    /// Values between one group and the next of [`Parts::sums`].
-    pub(super) fn sums_group(&self) -> usize {
-        let planes = self.lengths[0].points() * self.lengths[1].outputs().pow(2);
-        planes * self.sums_stride(self.groups[0].width)
+        })
     }
 
     fn lines(&self) -> [usize; 2] {
@@ -221,19 +226,20 @@ impl Winograd {
         self.memory.end
     }
 
-    /// Multiplications, about, the transforms included.
+    /// Multiplications that would take as long, about.
     pub(in super::super) fn multiplications(&self) -> f64 {
-        cost::multiplications(self.lengths, self.tiles, self.chunks.len(), self.padded_channels())
+        self.cost * BLOCK as f64
     }
 
-    /// Transforms weights, `[out][in][k0][k1][k2]`, into the order
-    /// `[group][segment][point][input channel][output channel]`.
+    /// Brings weights, `[out][in][k0][k1][k2]`, into the order
+    /// `[group][segment][point][input channel][output channel]`, or, if they aren't transformed
+    /// yet, `[group][input channel][tap][output channel]`.
     pub(in super::super) fn pack(
         &self,
         weight: &[f32],
         bias: Option<&[f32]>,
     ) -> Result<ConvWeights> {
-        let name = "transformed weights";
+        let name = "packed weights";
         let mut packed = Buffer::zeroed(name, self.packed_weights)?;
         let values = packed.values_mut();
         let [taps, points] = [Length::taps, Length::points]
@@ -256,13 +262,18 @@ impl Winograd {
                             values[output] = f64::from(weight[first + tap]);
                         }
                     }
-                    for length in self.lengths {
-                        along_first(length, from, to);
-                        std::mem::swap(from, to);
+                    if self.stored {
+                        for length in self.lengths {
+                            along_first(length, from, to);
+                            std::mem::swap(from, to);
+                        }
                     }
                     for (point, sums) in from.iter().enumerate() {
-                        let row = group.weights
-                            + (before * points + point * channels + channel) * group.width;
+                        let row = match self.stored {
+                            true => before * points + point * channels + channel,
+                            false => (before + channel) * taps + point,
+                        };
+                        let row = group.weights + row * group.width;
                         let row = &mut values[row..row + group.width];
                         for (value, &sum) in row.iter_mut().zip(sums) {
                             *value = sum as f32;

@@ -15,12 +15,13 @@ mod layout;
 pub(super) mod product;
 pub(super) mod transform;
 
+#[cfg(test)]
 pub(super) use self::axis::Length;
-pub(super) use self::cost::{best_lengths, lengths};
+pub(super) use self::cost::Tiling;
 pub(super) use self::layout::Winograd;
 use self::layout::{Brick, Group};
 use self::product::Product;
-use self::transform::{InputPlanes, InputRows, OutputPlanes, OutputTile};
+use self::transform::{InputPlanes, InputRows, OutputPlanes, OutputTile, WeightPlanes};
 use super::conv_tile::TileEpilogue;
 use super::memory::BLOCK;
 use super::reading::ConvRun;
@@ -34,8 +35,11 @@ pub(super) struct WinogradKernels {
     /// Along the other two: 2 and 4.
     pub(super) input_planes: [unsafe fn(&InputPlanes); 2],
     pub(super) output_planes: [unsafe fn(&OutputPlanes); 2],
+    pub(super) weight_planes: [unsafe fn(&WeightPlanes); 2],
     /// Along the first axis: 1, 2 and 4.
     pub(super) output_tile: [unsafe fn(&OutputTile); 3],
+    /// After [`OutputTile::stream`].
+    pub(super) fence: unsafe fn(),
     /// For 16 output channels, and for as many as a wide tile has.
     pub(super) product: [unsafe fn(&Product); 2],
 }
@@ -59,8 +63,12 @@ impl Winograd {
             }
             for (number, group) in groups.iter().enumerate() {
                 // SAFETY: as above.
-                unsafe { self.write(run, memory, &brick, number, group, &mut running[number]) };
+                unsafe { self.write(run, memory, &brick, number, group, &mut running[number]) }
             }
+        }
+        if self.streamed {
+            // SAFETY: as above.
+            unsafe { (run.kernels.winograd.fence)() };
         }
         if !matches!(self.conv.epilogue, Epilogue::Statistics(_)) {
             return;
@@ -89,8 +97,8 @@ impl Winograd {
         let planes = layers * outputs + self.lengths[0].taps() - 1;
         let lines = brick.tiles[1] * side + 2;
         let columns = brick.tiles[2] * side + 2;
-        let row_values = self.brick_input[2] * BLOCK;
-        let plane_values = self.brick_input[1] * row_values;
+        let row_values = self.memory.brick_input[2] * BLOCK;
+        let plane_values = self.memory.brick_input[1] * row_values;
         // The (enlarged) input's index at place `at` of the brick, if it is not padding.
         let index = |axis: usize, at: usize| {
             (brick.first[axis] * self.lengths[axis].outputs() + at)
@@ -103,7 +111,7 @@ impl Winograd {
         let (rows, rest) = memory.split_at_mut(self.memory.depth);
         for (number, chunk) in self.chunks[self.segments[segment].clone()].iter().enumerate() {
             for line in 0..lines {
-                let to = number * self.depth_stride() + line * row_values;
+                let to = number * self.memory.depth_chunk + line * row_values;
                 for plane in 0..planes {
                     let row = match points {
                         1 => &mut rest[to + plane * plane_values..],
@@ -154,15 +162,15 @@ impl Winograd {
         let points = self.lengths[0].points();
         let side = self.lengths[1].outputs();
         let plane_points = self.lengths[1].points().pow(2);
-        let row_values = self.brick_input[2] * BLOCK;
-        let plane_values = self.brick_input[1] * row_values;
+        let row_values = self.memory.brick_input[2] * BLOCK;
+        let plane_values = self.memory.brick_input[1] * row_values;
         let channels = &self.chunk_channels[self.segments[segment].clone()];
         let inputs: usize = channels.iter().sum();
         let tiles: usize = brick.tiles.iter().product();
         let memory = memory.as_mut_ptr();
         for point in 0..points {
             for chunk in 0..channels.len() {
-                let from = chunk * self.depth_stride() + point * plane_values;
+                let from = chunk * self.memory.depth_chunk + point * plane_values;
                 // SAFETY: every part of the memory has room for a brick's tiles.
                 unsafe {
                     kernels.input_planes[side / 4](&InputPlanes {
@@ -170,40 +178,60 @@ impl Winograd {
                         layer: points * plane_values,
                         row: row_values,
                         tiles: brick.tiles,
-                        to: memory.add(self.memory.inputs + chunk * self.inputs_chunk()),
-                        point_stride: self.inputs_stride(),
+                        to: memory.add(self.memory.inputs + chunk * self.memory.inputs_chunk),
+                        point_stride: self.memory.inputs_point,
                     });
                 }
             }
             for (number, group) in groups.iter().enumerate() {
-                let weights = group.weights
-                    + (self.segment_inputs[segment] * points + point * inputs)
-                        * plane_points
-                        * group.width;
-                // SAFETY: as above; the weights were packed in this order.
+                let before = self.segment_inputs[segment];
+                // SAFETY: the weights were packed in this order; the memory has room for a plane.
+                let (weights, weights_stride) = unsafe {
+                    let packed = run.weights.packed.pointer().add(group.weights);
+                    if self.stored {
+                        let values = (before * points + point * inputs) * plane_points;
+                        (packed.add(values * group.width), inputs * group.width)
+                    } else {
+                        let depth = self.lengths[0].taps();
+                        // A cache line more, lest all points fall on the same lines.
+                        let point_stride = inputs * group.width + BLOCK;
+                        kernels.weight_planes[side / 4](&WeightPlanes {
+                            from: packed.add(before * depth * 9 * group.width),
+                            channels: inputs,
+                            width: group.width,
+                            factors: self.lengths[0].factors(point),
+                            depth,
+                            to: memory.add(self.memory.weights),
+                            point_stride,
+                        });
+                        (memory.add(self.memory.weights).cast_const(), point_stride)
+                    }
+                };
+                // SAFETY: as above.
                 unsafe {
                     kernels.product[usize::from(group.width > BLOCK)](&Product {
                         inputs: memory.add(self.memory.inputs),
-                        chunk_stride: self.inputs_chunk(),
-                        inputs_stride: self.inputs_stride(),
+                        chunk_stride: self.memory.inputs_chunk,
+                        inputs_stride: self.memory.inputs_point,
                         chunk_channels: channels.as_ptr(),
                         chunks: channels.len(),
                         points: plane_points,
                         tiles,
-                        weights: run.weights.packed.pointer().add(weights),
+                        weights,
+                        weights_stride,
                         sums: memory.add(self.memory.products),
-                        sums_stride: self.sums_stride(group.width),
+                        sums_stride: self.memory.sums_stride(group.width),
                     });
                     kernels.output_planes[side / 4](&OutputPlanes {
                         from: memory.add(self.memory.products),
-                        point_stride: self.sums_stride(group.width),
+                        point_stride: self.memory.sums_stride(group.width),
                         values: tiles * group.width,
                         to: memory.add(
                             self.memory.sums
-                                + number * self.sums_group()
-                                + point * side * side * self.sums_stride(group.width),
+                                + number * self.memory.sums_group
+                                + point * side * side * self.memory.sums_stride(group.width),
                         ),
-                        voxel_stride: self.sums_stride(group.width),
+                        voxel_stride: self.memory.sums_stride(group.width),
                         add: segment > 0,
                     });
                 }
@@ -225,8 +253,8 @@ impl Winograd {
         let [outputs, side, _] = self.lengths.map(|length| length.outputs());
         let [s0, s1, s2] = self.output;
         let block_stride = s0 * s1 * s2 * BLOCK;
-        let stride = self.sums_stride(group.width);
-        let sums = self.memory.sums + number * self.sums_group();
+        let stride = self.memory.sums_stride(group.width);
+        let sums = self.memory.sums + number * self.memory.sums_group;
         for tile in 0..brick.tiles.iter().product() {
             let place = [tile / columns / lines, tile / columns % lines, tile % columns];
             let first: [usize; 3] = std::array::from_fn(|axis| {
@@ -268,6 +296,7 @@ impl Winograd {
                     plane_stride: s1 * s2 * BLOCK,
                     row_stride: s2 * BLOCK,
                     voxels,
+                    stream: self.streamed,
                     epilogue,
                 });
             }

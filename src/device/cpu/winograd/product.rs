@@ -19,6 +19,8 @@ pub(in super::super) struct Product {
     pub(in super::super) tiles: usize,
     /// `[point][input channel][output channel]`
     pub(in super::super) weights: *const f32,
+    /// Values between one point's weights and the next's.
+    pub(in super::super) weights_stride: usize,
     /// `[point][tile][output channel]`
     pub(in super::super) sums: *mut f32,
     /// Values between one point's sums and the next's.
@@ -48,8 +50,6 @@ impl Product {
     ) {
         // SAFETY: as the caller promises.
         unsafe {
-            let channels: usize =
-                (0..self.chunks).map(|chunk| *self.chunk_channels.add(chunk)).sum();
             let pieces = self.tiles.div_ceil(most);
             for point in 0..self.points {
                 for piece in 0..pieces {
@@ -58,7 +58,7 @@ impl Product {
                     let rows = Rows {
                         product: self,
                         inputs: self.inputs.add(point * self.inputs_stride + start * BLOCK),
-                        weights: self.weights.add(point * channels * width),
+                        weights: self.weights.add(point * self.weights_stride),
                         sums: self.sums.add(point * self.sums_stride + start * width),
                     };
                     compute(end - start, &rows);

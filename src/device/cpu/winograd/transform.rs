@@ -81,9 +81,9 @@ pub(in super::super) unsafe fn input_planes<
         for layer in 0..layers {
             for line in 0..lines {
                 for column in 0..columns {
-                    let from = planes.from.add(
-                        layer * planes.layer + line * M * planes.row + column * M * BLOCK,
-                    );
+                    let from = planes
+                        .from
+                        .add(layer * planes.layer + line * M * planes.row + column * M * BLOCK);
                     let tile = (layer * lines + line) * columns + column;
                     let to = planes.to.add(tile * BLOCK);
                     for lane in (0..BLOCK).step_by(S::LANES) {
@@ -185,6 +185,8 @@ pub(in super::super) struct OutputTile {
     pub(in super::super) row_stride: usize,
     /// Voxels along each axis that lie in the output.
     pub(in super::super) voxels: [usize; 3],
+    /// Whether the output is too large to stay in a cache: then it need not pass through one.
+    pub(in super::super) stream: bool,
     pub(in super::super) epilogue: TileEpilogue,
 }
 
@@ -211,44 +213,49 @@ pub(in super::super) unsafe fn output_tile<
             let in_output = channel / BLOCK * tile.block_stride + channel % BLOCK;
             let output = tile.output.add(in_output);
             let mut total = S::splat(0.0);
-            for row in 0..rows {
-                for column in 0..columns {
-                    let from = tile
-                        .from
-                        .add((row * tile.side + column) * tile.voxel_stride + channel);
+            // `[row][column][plane]`; a tile has at most 4 rows and columns.
+            let mut written = [[[S::splat(0.0); M]; 4]; 4];
+            for (row, written) in written.iter_mut().enumerate().take(rows) {
+                for (column, written) in written.iter_mut().enumerate().take(columns) {
+                    let from =
+                        tile.from.add((row * tile.side + column) * tile.voxel_stride + channel);
                     let mut values = [S::splat(0.0); P];
                     for (point, value) in values.iter_mut().enumerate() {
                         *value = S::load(from.add(point * tile.point_stride));
                     }
                     let in_plane = row * tile.row_stride + column * BLOCK;
-                    for (plane, value) in A::output::<S>(values).into_iter().enumerate() {
-                        if plane < planes {
-                            let at = plane * tile.plane_stride + in_plane;
-                            let mut value = S::add(value, bias);
-                            if let TileEpilogue::AddNormalized { main, mean, scale, shift, slope } =
-                                tile.epilogue
-                            {
-                                let main = S::load(main.add(in_output + at));
-                                let centred = S::sub(main, S::load(mean.add(channel)));
-                                let scale = S::load(scale.add(channel));
-                                let shift = S::load(shift.add(channel));
-                                let sum = S::add(S::multiply_add(centred, scale, shift), value);
-                                value = S::max(sum, S::mul(sum, S::splat(slope)));
-                            }
-                            S::store(output.add(at), value);
-                            total = S::add(total, value);
+                    for (plane, sum) in A::output::<S>(values).into_iter().enumerate() {
+                        if plane >= planes {
+                            break;
                         }
+                        let at = plane * tile.plane_stride + in_plane;
+                        let mut value = S::add(sum, bias);
+                        if let TileEpilogue::AddNormalized { main, mean, scale, shift, slope } =
+                            tile.epilogue
+                        {
+                            let main = S::load(main.add(in_output + at));
+                            let centred = S::sub(main, S::load(mean.add(channel)));
+                            let scale = S::load(scale.add(channel));
+                            let shift = S::load(shift.add(channel));
+                            let sum = S::add(S::multiply_add(centred, scale, shift), value);
+                            value = S::max(sum, S::mul(sum, S::splat(slope)));
+                        }
+                        match tile.stream {
+                            true => S::stream(output.add(at), value),
+                            false => S::store(output.add(at), value),
+                        }
+                        written[plane] = value;
+                        total = S::add(total, value);
                     }
                 }
             }
             if let TileEpilogue::Statistics(_) = tile.epilogue {
                 let mean = S::mul(total, S::splat(1.0 / count));
                 let mut squares = S::splat(0.0);
-                for plane in 0..planes {
-                    for row in 0..rows {
-                        let line = output.add(plane * tile.plane_stride + row * tile.row_stride);
-                        for column in 0..columns {
-                            let difference = S::sub(S::load(line.add(column * BLOCK)), mean);
+                for row in written.iter().take(rows) {
+                    for values in row.iter().take(columns) {
+                        for &value in values.iter().take(planes) {
+                            let difference = S::sub(value, mean);
                             squares = S::multiply_add(difference, difference, squares);
                         }
                     }
@@ -259,6 +266,87 @@ pub(in super::super) unsafe fn output_tile<
         }
         if let TileEpilogue::Statistics(running) = tile.epilogue {
             (*running).merge(f64::from(count), &means, &deviations);
+        }
+    }
+}
+
+/// Weights of one group of output channels, to be transformed for one plane of points.
+pub(in super::super) struct WeightPlanes {
+    /// `[input channel][tap][output channel]`
+    pub(in super::super) from: *const f32,
+    pub(in super::super) channels: usize,
+    /// Output channels.
+    pub(in super::super) width: usize,
+    /// What each tap along the first axis adds to the plane; of 1 tap the first counts.
+    pub(in super::super) factors: [f32; 3],
+    /// Taps along the first axis: 1 or 3.
+    pub(in super::super) depth: usize,
+    /// `[point][input channel][output channel]`
+    pub(in super::super) to: *mut f32,
+    /// Values between one point and the next.
+    pub(in super::super) point_stride: usize,
+}
+
+/// Transforms weights.
+///
+/// # Safety
+/// As for [`input_rows`].
+#[inline(always)]
+pub(in super::super) unsafe fn weight_planes<
+    S: Simd,
+    A: Axis<M, P>,
+    const M: usize,
+    const P: usize,
+>(
+    planes: &WeightPlanes,
+) {
+    // SAFETY: as the caller promises.
+    unsafe {
+        match planes.depth {
+            1 => weight_planes_of::<S, A, M, P, 1>(planes),
+            _ => weight_planes_of::<S, A, M, P, 3>(planes),
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn weight_planes_of<
+    S: Simd,
+    A: Axis<M, P>,
+    const M: usize,
+    const P: usize,
+    const DEPTH: usize,
+>(
+    planes: &WeightPlanes,
+) {
+    let width = planes.width;
+    // SAFETY: as the caller of `weight_planes` promises.
+    unsafe {
+        let factors = planes.factors.map(|factor| S::splat(factor));
+        for channel in 0..planes.channels {
+            for lane in (0..width).step_by(S::LANES) {
+                let from = planes.from.add(channel * DEPTH * 9 * width + lane);
+                let to = planes.to.add(channel * width + lane);
+                let mut half = [[S::splat(0.0); 3]; P];
+                for x in 0..3 {
+                    let mut values = [S::splat(0.0); 3];
+                    for (y, value) in values.iter_mut().enumerate() {
+                        *value = S::mul(S::load(from.add((y * 3 + x) * width)), factors[0]);
+                        for z in 1..DEPTH {
+                            let tap = S::load(from.add(((z * 3 + y) * 3 + x) * width));
+                            *value = S::multiply_add(tap, factors[z], *value);
+                        }
+                    }
+                    for (y, value) in A::weights::<S>(values).into_iter().enumerate() {
+                        half[y][x] = value;
+                    }
+                }
+                for (y, row) in half.into_iter().enumerate() {
+                    for (x, value) in A::weights::<S>(row).into_iter().enumerate() {
+                        S::store(to.add((y * P + x) * planes.point_stride), value);
+                    }
+                }
+            }
         }
     }
 }
