@@ -18,6 +18,7 @@ pub(super) enum Method {
     #[cfg_attr(not(test), expect(dead_code, reason = "for tests to compare with"))]
     Direct,
     /// Winograd's algorithm where the kernel allows it.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for tests to compare with"))]
     Winograd(Tiling),
 }
 

@@ -100,33 +100,33 @@ proptest! {
 
     #[test]
     fn every_shape_is_the_sum_it_stands_for(case in case()) {
-        check_by(Method::Winograd(case.tiling), &network(&case), Noise::next);
+        check_by(&[Method::Winograd(case.tiling)], &network(&case), Noise::next);
     }
+}
+
+fn every_tiling() -> Vec<Method> {
+    tilings().map(Method::Winograd).collect()
 }
 
 #[test]
 fn layers_of_many_channels_stay_within_the_error_bound() {
-    for tiling in tilings() {
-        let mut builder = Builder::new(1, [9, 12, 17]);
-        let patch = vec![Source::plain(TensorId(0))];
-        let (tensor, normalization) = builder.normalized(patch, 130, [1; 3], [1; 3]);
-        let source = Source { tensor, upsample: [1; 3], normalization: Some(normalization) };
-        builder.normalized(vec![source], 50, [3, 3, 3], [1; 3]);
-        check_by(Method::Winograd(tiling), &builder.finish(), Noise::next);
-    }
+    let mut builder = Builder::new(1, [5, 6, 9]);
+    let patch = vec![Source::plain(TensorId(0))];
+    let (tensor, normalization) = builder.normalized(patch, 130, [1; 3], [1; 3]);
+    let source = Source { tensor, upsample: [1; 3], normalization: Some(normalization) };
+    builder.normalized(vec![source], 50, [3, 3, 3], [1; 3]);
+    check_by(&every_tiling(), &builder.finish(), Noise::next);
 }
 
 #[test]
 fn whole_residual_blocks() {
-    for tiling in tilings() {
-        let mut builder = Builder::new(2, [6, 9, 14]);
-        let skip = projected(&mut builder, vec![Source::plain(TensorId(0))], 16, [1; 3]);
-        let deep = projected(&mut builder, vec![Source::plain(skip)], 33, [2, 1, 2]);
-        let up = builder.conv(vec![Source::plain(deep)], 16, [1; 3], [1; 3], true, Epilogue::Plain);
-        let up = Source { tensor: up, upsample: [2, 1, 2], normalization: None };
-        projected(&mut builder, vec![up, Source::plain(skip)], 16, [1; 3]);
-        check_by(Method::Winograd(tiling), &builder.finish(), Noise::next);
-    }
+    let mut builder = Builder::new(2, [6, 9, 14]);
+    let skip = projected(&mut builder, vec![Source::plain(TensorId(0))], 16, [1; 3]);
+    let deep = projected(&mut builder, vec![Source::plain(skip)], 33, [2, 1, 2]);
+    let up = builder.conv(vec![Source::plain(deep)], 16, [1; 3], [1; 3], true, Epilogue::Plain);
+    let up = Source { tensor: up, upsample: [2, 1, 2], normalization: None };
+    projected(&mut builder, vec![up, Source::plain(skip)], 16, [1; 3]);
+    check_by(&every_tiling(), &builder.finish(), Noise::next);
 }
 
 /// A convolution of `inputs` to `outputs` channels on a grid, and how it is computed.
@@ -153,7 +153,7 @@ fn the_choice_pays_in_time_and_spares_memory() {
             assert!(scratch <= 640 << 10, "{inputs} to {outputs}: {scratch} bytes");
             let own = 4 * 27 * inputs * outputs;
             let weights = 4 * layout.weight_values();
-            assert!(weights <= own + (33 << 20), "{inputs} to {outputs}: {weights} bytes");
+            assert!(weights <= own + (9 << 20), "{inputs} to {outputs}: {weights} bytes");
         }
         assert!(matches!(chosen(1, 16, [64; 3], instructions), Path::Direct(_)));
         assert!(matches!(chosen(64, 64, [1; 3], instructions), Path::Direct(_)));

@@ -13,9 +13,12 @@ use crate::net::{Conv, Network};
 
 /// Memory of a brick: it fits the second-level cache of most cores.
 const BRICK_BYTES: usize = 640 << 10;
-/// Transformed weights up to this size are kept; larger ones, of which there are few tiles to
-/// multiply, are made from the network's own each time. Transformed, they are 8 times as large.
-const STORED_BYTES: usize = 32 << 20;
+/// Transformed weights up to this size are kept. Larger ones, of which there are few tiles to
+/// multiply, are made from the network's own each time: transformed they would be 8 times as
+/// large, and take longer to read than to make.
+const STORED_BYTES: usize = 8 << 20;
+/// Transformed weights up to this size stay in a second-level cache.
+const NEAR_BYTES: usize = 512 << 10;
 /// Outputs of this size are no longer in a cache when they are read.
 const STREAMED_BYTES: usize = 32 << 20;
 /// What the call of a kernel for a row costs.
@@ -58,8 +61,8 @@ pub(super) struct Cut {
 fn plane_costs(length: Length) -> [f64; 3] {
     match length {
         Length::One => [1.0, 1.0, 1.0],
-        Length::Two => [100.0, 70.0, 100.0],
-        Length::Four => [300.0, 240.0, 230.0],
+        Length::Two => [100.0, 70.0, 130.0],
+        Length::Four => [300.0, 240.0, 370.0],
     }
 }
 
@@ -102,10 +105,13 @@ impl Sizes {
             * (segments * points * output_cost
                 + (depth.outputs() * side.outputs().pow(2)) as f64 * 8.0);
         let products = tiles * (self.points() * self.inputs) as f64 * blocks * 1.15;
-        let weights = self.inputs as f64
-            * blocks
-            * bricks.iter().product::<usize>() as f64
-            * if self.stored { self.points() as f64 } else { points * weight_cost };
+        // Of one input channel and 16 output channels.
+        let weight = match self.stored {
+            true if self.weight_bytes() <= NEAR_BYTES => self.points() as f64,
+            true => self.points() as f64 * 4.0,
+            false => points * weight_cost,
+        };
+        let weights = (bricks.iter().product::<usize>() * self.inputs) as f64 * blocks * weight;
         let tasks = bricks[0] * bricks[1] * splits;
         let idle = (tasks.next_multiple_of(THREADS)) as f64 / tasks as f64;
         ((read * chunks + transforms) * splits as f64 + outputs + products + weights) * idle
