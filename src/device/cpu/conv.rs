@@ -288,7 +288,7 @@ impl ConvLayout {
         row[(pad + count) * BLOCK..].fill(0.0);
         let row = &mut row[pad * BLOCK..(pad + count) * BLOCK];
         // SAFETY: as the caller promises; the row holds `count` voxels, which lie in the input.
-        unsafe { run.read_row(&self.conv, chunk, [z, y, 0], stride, row) }
+        unsafe { run.read_row(&self.conv, chunk, [z, y, 0], stride, false, row) }
     }
 
     unsafe fn run_group(

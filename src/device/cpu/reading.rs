@@ -56,7 +56,8 @@ pub(super) struct ConvRun<'a> {
 
 impl ConvRun<'_> {
     /// Fills a row, `[voxel][16]`, with a chunk of `conv`'s (enlarged) input from voxel `first`
-    /// on, `stride` voxels apart along the last axis.
+    /// on, `stride` voxels apart along the last axis. `next` says whether the next row of the same
+    /// plane will be read soon.
     ///
     /// # Safety
     /// The processor has the kernels' instructions; arena, offsets and coefficients belong to the
@@ -67,6 +68,7 @@ impl ConvRun<'_> {
         chunk: &Chunk,
         first: [usize; 3],
         stride: usize,
+        next: bool,
         row: &mut [f32],
     ) {
         let source = &conv.sources[chunk.source];
@@ -95,6 +97,7 @@ impl ConvRun<'_> {
                     first: first[2],
                     stride,
                     upsample,
+                    ahead: if next { s2 * BLOCK * conv.stride[1] } else { 0 },
                     affine: source.normalization.as_ref().map(|_| {
                         let normalized = conv.sources[..chunk.source]
                             .iter()

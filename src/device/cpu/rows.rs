@@ -21,6 +21,8 @@ pub(super) struct GatherRow {
     pub(super) first: usize,
     pub(super) stride: usize,
     pub(super) upsample: usize,
+    /// Values from here to the row that is read next of these planes, to fetch it meanwhile.
+    pub(super) ahead: usize,
     pub(super) affine: Option<Affine>,
 }
 
@@ -35,10 +37,10 @@ pub(super) unsafe fn gather_row<S: Simd>(row: &GatherRow) {
         for lane in (0..BLOCK).step_by(S::LANES) {
             let (from, to) = (row.from.add(lane), row.to.add(lane));
             match row.affine {
-                None => copy::<S>(row, |x| S::load(from.add(x * BLOCK)), to),
+                None => copy::<S>(row, lane, |x| S::load(from.add(x * BLOCK)), to),
                 Some(affine) => {
                     let normal = Normal::<S>::new(&affine, lane);
-                    copy::<S>(row, |x| normal.activated(S::load(from.add(x * BLOCK))), to);
+                    copy::<S>(row, lane, |x| normal.activated(S::load(from.add(x * BLOCK))), to);
                 }
             }
         }
@@ -46,12 +48,21 @@ pub(super) unsafe fn gather_row<S: Simd>(row: &GatherRow) {
 }
 
 #[inline(always)]
-unsafe fn copy<S: Simd>(row: &GatherRow, read: impl Fn(usize) -> S::Vector, to: *mut f32) {
+unsafe fn copy<S: Simd>(
+    row: &GatherRow,
+    lane: usize,
+    read: impl Fn(usize) -> S::Vector,
+    to: *mut f32,
+) {
     // SAFETY: as the caller of `gather_row` promises.
     unsafe {
         if row.upsample == 1 {
             for x in 0..row.count {
-                S::store(to.add(x * BLOCK), read(row.first + x * row.stride));
+                let source = row.first + x * row.stride;
+                if lane == 0 {
+                    S::prefetch(row.from.wrapping_add(row.ahead + source * BLOCK));
+                }
+                S::store(to.add(x * BLOCK), read(source));
             }
         } else if row.stride == 1 {
             let mut x = 0;

@@ -31,6 +31,9 @@ pub(super) unsafe trait Simd: Copy {
     unsafe fn splat(value: f32) -> Self::Vector;
     unsafe fn load(from: *const f32) -> Self::Vector;
     unsafe fn store(to: *mut f32, vector: Self::Vector);
+    /// Asks for the line of cache around `at`, which may point anywhere.
+    #[inline(always)]
+    unsafe fn prefetch(_at: *const f32) {}
     /// Stores past the caches, where a vector is a whole line of them and `to` is the start of
     /// one; [`Simd::fence`] comes after.
     #[inline(always)]

@@ -23,6 +23,8 @@ const NEAR_BYTES: usize = 512 << 10;
 const STREAMED_BYTES: usize = 32 << 20;
 /// What the call of a kernel for a row costs.
 const CALL: f64 = 60.0;
+/// What reading and normalising a voxel of 16 channels costs.
+const READ: f64 = 20.0;
 /// Threads for which tasks should suffice.
 const THREADS: usize = 8;
 
@@ -93,7 +95,7 @@ impl Sizes {
             (self.tiles[axis] * length.outputs() + bricks[axis] * (length.taps() - 1)) as f64
         });
         let rows = lines * bricks[2] as f64;
-        let mut read = planes * (rows * CALL + lines * columns * 4.0);
+        let mut read = planes * (rows * CALL + lines * columns * READ);
         if depth != Length::One {
             let layers = self.tiles[0] as f64;
             read += layers * (rows * CALL + lines * columns * points * 2.3);

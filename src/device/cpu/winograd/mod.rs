@@ -111,6 +111,7 @@ impl Winograd {
         let (rows, rest) = memory.split_at_mut(self.memory.depth);
         for (number, chunk) in self.chunks[self.segments[segment].clone()].iter().enumerate() {
             for line in 0..lines {
+                let next = line + 1 < lines;
                 let to = number * self.memory.depth_chunk + line * row_values;
                 for plane in 0..planes {
                     let row = match points {
@@ -126,7 +127,7 @@ impl Winograd {
                     row[(left + count) * BLOCK..].fill(0.0);
                     let row = &mut row[left * BLOCK..(left + count) * BLOCK];
                     // SAFETY: as the caller promises; the voxels lie in the input.
-                    unsafe { run.read_row(&self.conv, chunk, [z, y, first], 1, row) };
+                    unsafe { run.read_row(&self.conv, chunk, [z, y, first], 1, next, row) };
                 }
                 if points == 1 {
                     continue;
