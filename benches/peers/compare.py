@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Seconds for one 128^3 tile of STU-Net S and B: voxtile, OpenVINO, ONNX Runtime and PyTorch.
 
-usage: compare.py [--sizes S B] [--threads 2] [--runs 5] [--peers openvino openvino-bf16 ...]
+usage: compare.py [--sizes S B] [--threads 2] [--runs 5] [--peers openvino ...]
 needs: pip install -r benches/peers/requirements.txt
 
 The runtimes take turns, one tile each, so that whatever else the machine does meets all of them;
@@ -24,9 +24,11 @@ SIZES = {"S": "small", "B": "base"}
 
 
 class Voxtile:
-    def __init__(self, size, threads):
-        subprocess.run(["cargo", "bench", "--bench", "peers", "--no-run"], cwd=ROOT, check=True)
-        command = ["cargo", "bench", "-q", "--bench", "peers", "--", size, str(threads)]
+    def __init__(self, size, threads, program):
+        command = ["cargo", "bench", "-q", "--bench", "peers", "--"]
+        if program:
+            command = [program]
+        command += [size, str(threads)]
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, text=True)
         self.name = "voxtile, " + self.process.stdout.readline().strip()
@@ -90,12 +92,12 @@ class OpenVino:
         self.run = timed(lambda: request.infer(feed))
 
 
-def runtimes(size, threads, wanted):
+def runtimes(size, threads, wanted, program):
     import stunet_torch
     import torch
 
     torch.set_num_threads(threads)
-    yield Voxtile(size, threads)
+    yield Voxtile(size, threads, program)
     network = stunet_torch.stunet(SIZES[size])
     patch = torch.randn(1, 1, 128, 128, 128)
     with tempfile.TemporaryDirectory() as folder:
@@ -122,9 +124,10 @@ def main():
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--peers", nargs="+", default=peers, choices=peers)
+    parser.add_argument("--program", help="the bench `peers`, if it is built already")
     arguments = parser.parse_args()
     for size in arguments.sizes:
-        contestants = list(runtimes(size, arguments.threads, arguments.peers))
+        contestants = list(runtimes(size, arguments.threads, arguments.peers, arguments.program))
         times = [[] for _ in contestants]
         for turn in range(arguments.runs + 1):
             for contestant, seconds in zip(contestants, times):

@@ -88,6 +88,7 @@ pub(in super::super) unsafe fn input_planes<
                     let to = planes.to.add(tile * BLOCK);
                     for lane in (0..BLOCK).step_by(S::LANES) {
                         let mut half = [[S::splat(0.0); P]; P];
+                        #[expect(clippy::needless_range_loop, reason = "a column of `half`")]
                         for x in 0..P {
                             let mut values = [S::splat(0.0); P];
                             for (y, value) in values.iter_mut().enumerate() {
@@ -142,6 +143,7 @@ pub(in super::super) unsafe fn output_planes<
     unsafe {
         for at in (0..planes.values).step_by(S::LANES) {
             let mut half = [[S::splat(0.0); P]; M];
+            #[expect(clippy::needless_range_loop, reason = "a column of `half`")]
             for x in 0..P {
                 let mut values = [S::splat(0.0); P];
                 for (y, value) in values.iter_mut().enumerate() {
@@ -328,13 +330,14 @@ unsafe fn weight_planes_of<
                 let from = planes.from.add(channel * DEPTH * 9 * width + lane);
                 let to = planes.to.add(channel * width + lane);
                 let mut half = [[S::splat(0.0); 3]; P];
+                #[expect(clippy::needless_range_loop, reason = "a column of `half`")]
                 for x in 0..3 {
                     let mut values = [S::splat(0.0); 3];
                     for (y, value) in values.iter_mut().enumerate() {
                         *value = S::mul(S::load(from.add((y * 3 + x) * width)), factors[0]);
-                        for z in 1..DEPTH {
+                        for (z, &factor) in factors.iter().enumerate().take(DEPTH).skip(1) {
                             let tap = S::load(from.add(((z * 3 + y) * 3 + x) * width));
-                            *value = S::multiply_add(tap, factors[z], *value);
+                            *value = S::multiply_add(tap, factor, *value);
                         }
                     }
                     for (y, value) in A::weights::<S>(values).into_iter().enumerate() {
