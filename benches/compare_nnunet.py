@@ -26,9 +26,9 @@ import SimpleITK as sitk  # noqa: E402
 import torch  # noqa: E402
 
 import stunet_torch  # noqa: E402
-from compare_pytorch import SIZES  # noqa: E402
 from pack import pack  # noqa: E402
 
+SIZES = {"S": "small", "B": "base"}
 IMAGE = os.path.join(ROOT, "examples", "ct.nii.gz")
 VOXTILE = os.path.join(ROOT, "target", "release", "voxtile")
 CT = dict(mean=50.0, std=200.0, percentile_00_5=-900.0, percentile_99_5=900.0)

@@ -1,5 +1,5 @@
 //! Seconds for one 128^3 tile of STU-Net S and B, 1 channel in, 105 classes out, on 1 and on 2
-//! threads. `benches/compare_pytorch.py` runs this next to PyTorch and prints the ratio.
+//! threads. `benches/peers/compare.py` sets one tile beside those of other runtimes.
 
 #[path = "../tests/common/mod.rs"]
 mod common;

@@ -10,9 +10,8 @@ use std::ops::Range;
 
 use super::conv_tile::{Tile, TileEpilogue};
 use super::kernels::{Kernels, TileKernel, TileKernels};
-use super::memory::{BLOCK, Buffer, Shared};
-use super::norm::Coefficients;
-use super::rows::GatherRow;
+use super::memory::{BLOCK, Buffer};
+use super::reading::{Chunk, ConvRun, conv_input};
 use super::statistics::{Partial, Running, WIDTH};
 use crate::base::Result;
 use crate::net::{Conv, Epilogue, Network};
@@ -22,14 +21,7 @@ const BRICK_BYTES: usize = 384 << 10;
 /// Weights of one segment of input channels.
 const SEGMENT_BYTES: usize = 256 << 10;
 /// Tasks that an operation is cut into where its shape allows.
-const TASKS: usize = 32;
-
-/// Up to 16 channels of one source.
-struct Chunk {
-    source: usize,
-    block: usize,
-    channels: usize,
-}
+pub(super) const TASKS: usize = 32;
 
 /// Output channels that are computed together.
 struct Group {
@@ -80,48 +72,20 @@ pub(super) struct ConvLayout {
 
 /// Weights of one fold, in the order the kernels read them.
 pub(super) struct ConvWeights {
-    packed: Buffer,
-    bias: Buffer,
+    pub(super) packed: Buffer,
+    pub(super) bias: Buffer,
 }
 
 /// Memory of one thread.
 pub(super) struct Scratch {
-    brick: Buffer,
+    pub(super) brick: Buffer,
     sums: Buffer,
-}
-
-/// What a run needs besides the layout.
-pub(super) struct ConvRun<'a> {
-    pub(super) network: &'a Network,
-    pub(super) kernels: &'a Kernels,
-    pub(super) arena: Shared<f32>,
-    /// First value of each tensor in the arena.
-    pub(super) offsets: &'a [usize],
-    pub(super) weights: &'a ConvWeights,
-    /// One for each source that is normalised, in the sources' order; then the epilogue's.
-    pub(super) coefficients: &'a [Coefficients],
-    /// `[brick][padded output channels]`
-    pub(super) partials: Shared<Partial>,
 }
 
 impl ConvLayout {
     pub(super) fn new(network: &Network, conv: &Conv, kernels: &Kernels) -> Self {
-        let chunks: Vec<Chunk> = conv
-            .sources
-            .iter()
-            .enumerate()
-            .flat_map(|(source, read)| {
-                let channels = network.tensors[read.tensor.0].channels;
-                (0..channels.div_ceil(BLOCK)).map(move |block| Chunk {
-                    source,
-                    block,
-                    channels: (channels - block * BLOCK).min(BLOCK),
-                })
-            })
-            .collect();
-        let first = &conv.sources[0];
-        let stored = network.tensors[first.tensor.0].shape;
-        let input: [usize; 3] = std::array::from_fn(|axis| stored[axis] * first.upsample[axis]);
+        let chunks = Chunk::of(network, conv);
+        let input = conv_input(network, conv);
         let target = &network.tensors[conv.output.0];
         let expand = conv.expand.unwrap_or([1; 3]);
         let output: [usize; 3] = std::array::from_fn(|axis| target.shape[axis] / expand[axis]);
@@ -187,7 +151,7 @@ impl ConvLayout {
         self.bricks().iter().product::<usize>() * self.splits.len()
     }
 
-    fn padded_channels(&self) -> usize {
+    pub(super) fn padded_channels(&self) -> usize {
         self.output_channels.next_multiple_of(BLOCK)
     }
 
@@ -316,9 +280,6 @@ impl ConvLayout {
     }
 
     unsafe fn fill_row(&self, run: &ConvRun, chunk: &Chunk, z: usize, y: usize, row: &mut [f32]) {
-        let source = &self.conv.sources[chunk.source];
-        let shape = run.network.tensors[source.tensor.0].shape;
-        let (z, y) = (z / source.upsample[0], y / source.upsample[1]);
         let (pad, stride, count) = match self.conv.kernel[2] {
             1 => (0, self.conv.stride[2], self.output[2]),
             _ => (1, 1, self.input[2].min(self.brick[2] - 1)),
@@ -326,37 +287,8 @@ impl ConvLayout {
         row[..pad * BLOCK].fill(0.0);
         row[(pad + count) * BLOCK..].fill(0.0);
         let row = &mut row[pad * BLOCK..(pad + count) * BLOCK];
-        let plane = shape.iter().product::<usize>();
-        let line = (z * shape[1] + y) * shape[2];
-        // SAFETY: offsets and shapes are those of the arena's tensors; the row holds `count`
-        // voxels.
-        unsafe {
-            let tensor = run.arena.get().cast_const().add(run.offsets[source.tensor.0]);
-            if source.tensor == run.network.input {
-                // The network's input lies channel by channel.
-                for channel in 0..chunk.channels {
-                    let from = tensor.add((chunk.block * BLOCK + channel) * plane + line);
-                    for x in 0..count {
-                        row[x * BLOCK + channel] = *from.add(x * stride / source.upsample[2]);
-                    }
-                }
-            } else {
-                (run.kernels.gather_row)(&GatherRow {
-                    from: tensor.add((chunk.block * plane + line) * BLOCK),
-                    to: row.as_mut_ptr(),
-                    count,
-                    stride,
-                    upsample: source.upsample[2],
-                    affine: source.normalization.as_ref().map(|_| {
-                        let normalized = self.conv.sources[..chunk.source]
-                            .iter()
-                            .filter(|source| source.normalization.is_some())
-                            .count();
-                        run.coefficients[normalized].affine(chunk.block)
-                    }),
-                });
-            }
-        }
+        // SAFETY: as the caller promises; the row holds `count` voxels, which lie in the input.
+        unsafe { run.read_row(&self.conv, chunk, [z, y, 0], stride, false, row) }
     }
 
     unsafe fn run_group(
@@ -451,18 +383,6 @@ impl ConvLayout {
             }
         }
     }
-
-    /// Merges what the tasks left, brick by brick, into one entry for each channel.
-    pub(super) fn merge_partials(&self, partials: &[Partial], statistics: &mut [Partial]) {
-        let channels = self.padded_channels();
-        for (channel, merged) in statistics.iter_mut().enumerate().take(channels) {
-            *merged = partials[..self.partials()]
-                .iter()
-                .skip(channel)
-                .step_by(channels)
-                .fold(Partial::default(), |sum, &partial| sum.merge(partial));
-        }
-    }
 }
 
 impl RowTiles {
@@ -494,7 +414,7 @@ fn phases([e0, e1, e2]: [usize; 3]) -> impl Iterator<Item = [usize; 3]> {
 }
 
 /// `0..length` in pieces of `piece`.
-fn ranges(length: usize, piece: usize) -> Vec<Range<usize>> {
+pub(super) fn ranges(length: usize, piece: usize) -> Vec<Range<usize>> {
     (0..length).step_by(piece).map(|start| start..length.min(start + piece)).collect()
 }
 

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::conv::{ConvLayout, ConvRun, ConvWeights, Scratch};
+use super::conv::{ConvWeights, Scratch};
 use super::head::Head;
 use super::kernels::Kernels;
 use super::memory::{BLOCK, Buffer, Shared};
 use super::norm::Coefficients;
+use super::path::{Method, Path};
+use super::reading::ConvRun;
 use super::rows::{JoinRow, PoolRow};
 use super::statistics::Partial;
 use crate::base::error::filled;
@@ -22,7 +24,7 @@ use crate::net::{
 
 enum Layer {
     Conv {
-        layout: Box<ConvLayout>,
+        path: Path,
         /// One for each fold.
         weights: Vec<ConvWeights>,
         /// Of the sources that are normalised, then of the epilogue.
@@ -48,11 +50,7 @@ impl Layer {
             tensor.channels as f64 * tensor.shape.iter().product::<usize>() as f64
         };
         match self {
-            Self::Conv { layout, .. } => {
-                let output = layout.conv.output;
-                let channels = plan.network.tensors[output.0].channels as f64;
-                values(output) / channels * layout.weight_values() as f64
-            }
+            Self::Conv { path, .. } => path.multiplications(&plan.network),
             Self::Join { join, .. } => values(join.output),
             Self::AveragePool { pool, .. } => values(pool.output),
         }
@@ -111,10 +109,10 @@ pub(super) fn memory(
     threads: usize,
 ) -> Vec<MemoryPart> {
     let network = &plan.network;
-    let layouts: Vec<ConvLayout> = convs(network, kernels).collect();
-    let most = most_scratch(&layouts);
-    let weights: usize = layouts.iter().map(ConvLayout::weight_values).sum();
-    let partials = layouts.iter().map(ConvLayout::partials).max().unwrap_or(0);
+    let paths: Vec<Path> = convs(network, kernels).collect();
+    let most = most_scratch(&paths);
+    let weights: usize = paths.iter().map(Path::weight_values).sum();
+    let partials = paths.iter().map(Path::partials).max().unwrap_or(0);
     let coefficients: usize = network
         .ops
         .iter()
@@ -147,19 +145,16 @@ pub(super) fn memory(
     ]
 }
 
-fn convs<'a>(
-    network: &'a Network,
-    kernels: &'a Kernels,
-) -> impl Iterator<Item = ConvLayout> + use<'a> {
+fn convs<'a>(network: &'a Network, kernels: &'a Kernels) -> impl Iterator<Item = Path> + use<'a> {
     network.ops.iter().filter_map(|op| match op {
-        Op::Conv(conv) => Some(ConvLayout::new(network, conv, kernels)),
+        Op::Conv(conv) => Some(Path::new(network, conv, kernels, Method::Fastest)),
         _ => None,
     })
 }
 
-fn most_scratch<'a>(layouts: impl IntoIterator<Item = &'a ConvLayout>) -> [usize; 2] {
-    layouts.into_iter().fold([0, 0], |most, layout| {
-        let values = layout.scratch_values();
+fn most_scratch<'a>(paths: impl IntoIterator<Item = &'a Path>) -> [usize; 2] {
+    paths.into_iter().fold([0, 0], |most, path| {
+        let values = path.scratch_values();
         [most[0].max(values[0]), most[1].max(values[1])]
     })
 }
@@ -170,6 +165,7 @@ impl Forward {
         weights: &dyn Weights,
         kernels: &Kernels,
         threads: usize,
+        method: Method,
     ) -> Result<Self> {
         let network = &plan.network;
         let folds = weights.folds();
@@ -188,27 +184,27 @@ impl Forward {
             }
             layers.push(match op {
                 Op::Conv(conv) => {
-                    let layout = Box::new(ConvLayout::new(network, conv, kernels));
+                    let path = Path::new(network, conv, kernels, method);
                     let pack = |fold| {
                         let bias = conv.bias.map(|id| weights.parameter(fold, id)).transpose()?;
-                        layout.pack(&weights.parameter(fold, conv.weight)?, bias.as_deref())
+                        path.pack(&weights.parameter(fold, conv.weight)?, bias.as_deref())
                     };
                     let weights = (0..folds).map(pack).collect::<Result<_>>()?;
-                    Layer::Conv { layout, weights, coefficients }
+                    Layer::Conv { path, weights, coefficients }
                 }
                 Op::Join(join) => Layer::Join { join: join.clone(), coefficients },
                 Op::AveragePool(pool) => Layer::AveragePool { pool: pool.clone(), coefficients },
             });
         }
-        let layouts = || {
+        let paths = || {
             layers.iter().filter_map(|layer| match layer {
-                Layer::Conv { layout, .. } => Some(&**layout),
+                Layer::Conv { path, .. } => Some(path),
                 _ => None,
             })
         };
-        let most = most_scratch(layouts());
+        let most = most_scratch(paths());
         let scratch = (0..threads).map(|_| Scratch::new(most)).collect::<Result<_>>()?;
-        let partials = layouts().map(ConvLayout::partials).max().unwrap_or(0);
+        let partials = paths().map(Path::partials).max().unwrap_or(0);
         let partials = filled("statistics", partials, Partial::default())?;
         let mut statistics = vec![Vec::new(); network.statistics];
         for op in &network.ops {
@@ -301,7 +297,7 @@ impl Forward {
                 coefficients.update(network.tensors[tensor].channels, of_tensor, affine, &how);
             }
             match layer {
-                Layer::Conv { layout, weights, coefficients } => {
+                Layer::Conv { path, weights, coefficients } => {
                     let run = ConvRun {
                         network,
                         kernels,
@@ -311,16 +307,16 @@ impl Forward {
                         coefficients,
                         partials: Shared(partials.as_mut_ptr()),
                     };
-                    pool.run(layout.tasks(), &|task, worker| {
+                    pool.run(path.tasks(), &|task, worker| {
                         // SAFETY: the kernels are the processor's own; the plan placed the
                         // tensors so that the output overlaps no source; each worker has its
                         // scratch memory, and the pool hands out each task once.
                         unsafe {
-                            layout.run_task(&run, &mut *scratch.get().add(worker), task);
+                            path.run_task(&run, &mut *scratch.get().add(worker), task);
                         }
                     });
-                    if let Epilogue::Statistics(id) = layout.conv.epilogue {
-                        layout.merge_partials(partials, &mut statistics[id.0]);
+                    if let Epilogue::Statistics(id) = path.conv().epilogue {
+                        path.merge_partials(partials, &mut statistics[id.0]);
                     }
                 }
                 Layer::Join { join, coefficients } => {

@@ -9,7 +9,13 @@ use super::scores::{self, ArgmaxRow, BlendRow, Mix, ScoreRow};
 use super::simd::Neon;
 #[cfg(target_arch = "x86_64")]
 use super::simd::{Avx2, Avx512};
-use super::simd::{Instructions, Portable};
+use super::simd::{Instructions, Portable, Simd};
+use super::winograd::WinogradKernels;
+use super::winograd::axis::{Axis, Four, One, Two};
+use super::winograd::product::{self, Product};
+use super::winograd::transform::{
+    self, InputPlanes, InputRows, OutputPlanes, OutputTile, WeightPlanes,
+};
 
 /// Computes a tile of a convolution.
 pub(super) type TileKernel = unsafe fn(&Tile);
@@ -44,6 +50,7 @@ pub(super) struct Kernels {
     pub(super) gather_row: unsafe fn(&GatherRow),
     pub(super) join_row: unsafe fn(&JoinRow),
     pub(super) pool_row: unsafe fn(&PoolRow),
+    pub(super) winograd: WinogradKernels,
     pub(super) blend_row: unsafe fn(&BlendRow),
     pub(super) mix: unsafe fn(&Mix),
     pub(super) score_row: unsafe fn(&ScoreRow),
@@ -80,6 +87,66 @@ macro_rules! kernels {
             unsafe fn pool_row(row: &PoolRow) {
                 // SAFETY: as the caller promises.
                 unsafe { rows::pool_row::<$set>(row) }
+            }
+            $(#[$feature])*
+            unsafe fn input_rows<A: Axis<M, P>, const M: usize, const P: usize>(rows: &InputRows) {
+                // SAFETY: as the caller promises.
+                unsafe { transform::input_rows::<$set, A, M, P>(rows) }
+            }
+            $(#[$feature])*
+            unsafe fn input_planes<A: Axis<M, P>, const M: usize, const P: usize>(
+                planes: &InputPlanes,
+            ) {
+                // SAFETY: as the caller promises.
+                unsafe { transform::input_planes::<$set, A, M, P>(planes) }
+            }
+            $(#[$feature])*
+            unsafe fn output_planes<A: Axis<M, P>, const M: usize, const P: usize>(
+                planes: &OutputPlanes,
+            ) {
+                // SAFETY: as the caller promises.
+                unsafe { transform::output_planes::<$set, A, M, P>(planes) }
+            }
+            $(#[$feature])*
+            unsafe fn output_tile<A: Axis<M, P>, const M: usize, const P: usize>(
+                tile: &OutputTile,
+            ) {
+                // SAFETY: as the caller promises.
+                unsafe { transform::output_tile::<$set, A, M, P>(tile) }
+            }
+            $(#[$feature])*
+            unsafe fn weight_planes<A: Axis<M, P>, const M: usize, const P: usize>(
+                planes: &WeightPlanes,
+            ) {
+                // SAFETY: as the caller promises.
+                unsafe { transform::weight_planes::<$set, A, M, P>(planes) }
+            }
+            $(#[$feature])*
+            unsafe fn fence() {
+                // SAFETY: as the caller promises.
+                unsafe { <$set as Simd>::fence() }
+            }
+            $(#[$feature])*
+            unsafe fn product_narrow(product: &Product) {
+                const MOST: usize = [$($few),*].len();
+                // SAFETY: as the caller promises.
+                unsafe {
+                    product.for_each(BLOCK, MOST, |tiles, rows| match tiles {
+                        $($few => product::compute::<$set, $few, $narrow>(rows),)*
+                        _ => unreachable!("pieces are at most {MOST} tiles"),
+                    });
+                }
+            }
+            $(#[$feature])*
+            unsafe fn product_wide(product: &Product) {
+                const MOST: usize = [$($many),*].len();
+                // SAFETY: as the caller promises.
+                unsafe {
+                    product.for_each($wide / $narrow * BLOCK, MOST, |tiles, rows| match tiles {
+                        $($many => product::compute::<$set, $many, $wide>(rows),)*
+                        _ => unreachable!("pieces are at most {MOST} tiles"),
+                    });
+                }
             }
             $(#[$feature])*
             unsafe fn blend_row(row: &BlendRow) {
@@ -128,6 +195,19 @@ macro_rules! kernels {
                 gather_row,
                 join_row,
                 pool_row,
+                winograd: WinogradKernels {
+                    input_rows: [input_rows::<Two, 2, 4>, input_rows::<Four, 4, 6>],
+                    input_planes: [input_planes::<Two, 2, 4>, input_planes::<Four, 4, 6>],
+                    output_planes: [output_planes::<Two, 2, 4>, output_planes::<Four, 4, 6>],
+                    weight_planes: [weight_planes::<Two, 2, 4>, weight_planes::<Four, 4, 6>],
+                    output_tile: [
+                        output_tile::<One, 1, 1>,
+                        output_tile::<Two, 2, 4>,
+                        output_tile::<Four, 4, 6>,
+                    ],
+                    fence,
+                    product: [product_narrow, product_wide],
+                },
                 blend_row,
                 mix,
                 score_row,

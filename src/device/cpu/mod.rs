@@ -10,6 +10,8 @@ mod kernels;
 pub(in crate::device) mod memory;
 mod mosaic;
 mod norm;
+mod path;
+mod reading;
 mod resolve;
 mod rows;
 mod scores;
@@ -18,6 +20,7 @@ mod statistics;
 #[cfg(test)]
 mod tests;
 mod volume;
+mod winograd;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -26,6 +29,7 @@ use self::forward::Forward;
 use self::kernels::Kernels;
 use self::memory::BLOCK;
 use self::mosaic::Mosaic;
+use self::path::Method;
 pub use self::simd::Instructions;
 use super::{Device, DeviceInfo, Job, JobSize, MemoryPart, Precision, SlabOutput};
 use crate::base::{Error, Pool, Result};
@@ -146,7 +150,7 @@ impl Device for Cpu {
         let threads = self.pool.threads();
         // Before the next one takes memory.
         self.forward = None;
-        self.forward = Some(Forward::load(plan, weights, self.kernels, threads)?);
+        self.forward = Some(Forward::load(plan, weights, self.kernels, threads, Method::Fastest)?);
         Ok(())
     }
 

@@ -12,14 +12,17 @@ pub(super) struct Affine {
     pub(super) slope: f32,
 }
 
-/// A row to copy: output voxel `x` is source voxel `x * stride / upsample`.
+/// A row to copy: output voxel `x` is source voxel `(first + x * stride) / upsample`.
 pub(super) struct GatherRow {
     pub(super) from: *const f32,
     pub(super) to: *mut f32,
     /// Voxels to write.
     pub(super) count: usize,
+    pub(super) first: usize,
     pub(super) stride: usize,
     pub(super) upsample: usize,
+    /// Values from here to the row that is read next of these planes, to fetch it meanwhile.
+    pub(super) ahead: usize,
     pub(super) affine: Option<Affine>,
 }
 
@@ -34,10 +37,10 @@ pub(super) unsafe fn gather_row<S: Simd>(row: &GatherRow) {
         for lane in (0..BLOCK).step_by(S::LANES) {
             let (from, to) = (row.from.add(lane), row.to.add(lane));
             match row.affine {
-                None => copy::<S>(row, |x| S::load(from.add(x * BLOCK)), to),
+                None => copy::<S>(row, lane, |x| S::load(from.add(x * BLOCK)), to),
                 Some(affine) => {
                     let normal = Normal::<S>::new(&affine, lane);
-                    copy::<S>(row, |x| normal.activated(S::load(from.add(x * BLOCK))), to);
+                    copy::<S>(row, lane, |x| normal.activated(S::load(from.add(x * BLOCK))), to);
                 }
             }
         }
@@ -45,23 +48,37 @@ pub(super) unsafe fn gather_row<S: Simd>(row: &GatherRow) {
 }
 
 #[inline(always)]
-unsafe fn copy<S: Simd>(row: &GatherRow, read: impl Fn(usize) -> S::Vector, to: *mut f32) {
+unsafe fn copy<S: Simd>(
+    row: &GatherRow,
+    lane: usize,
+    read: impl Fn(usize) -> S::Vector,
+    to: *mut f32,
+) {
     // SAFETY: as the caller of `gather_row` promises.
     unsafe {
         if row.upsample == 1 {
             for x in 0..row.count {
-                S::store(to.add(x * BLOCK), read(x * row.stride));
+                let source = row.first + x * row.stride;
+                if lane == 0 {
+                    S::prefetch(row.from.wrapping_add(row.ahead + source * BLOCK));
+                }
+                S::store(to.add(x * BLOCK), read(source));
             }
         } else if row.stride == 1 {
-            for start in (0..row.count).step_by(row.upsample) {
-                let value = read(start / row.upsample);
-                for x in start..row.count.min(start + row.upsample) {
+            let mut x = 0;
+            while x < row.count {
+                let source = (row.first + x) / row.upsample;
+                let value = read(source);
+                let end = row.count.min((source + 1) * row.upsample - row.first);
+                for x in x..end {
                     S::store(to.add(x * BLOCK), value);
                 }
+                x = end;
             }
         } else {
             for x in 0..row.count {
-                S::store(to.add(x * BLOCK), read(x * row.stride / row.upsample));
+                let source = (row.first + x * row.stride) / row.upsample;
+                S::store(to.add(x * BLOCK), read(source));
             }
         }
     }

@@ -31,6 +31,19 @@ pub(super) unsafe trait Simd: Copy {
     unsafe fn splat(value: f32) -> Self::Vector;
     unsafe fn load(from: *const f32) -> Self::Vector;
     unsafe fn store(to: *mut f32, vector: Self::Vector);
+    /// Asks for the line of cache around `at`, which may point anywhere.
+    #[inline(always)]
+    unsafe fn prefetch(_at: *const f32) {}
+    /// Stores past the caches, where a vector is a whole line of them and `to` is the start of
+    /// one; [`Simd::fence`] comes after.
+    #[inline(always)]
+    unsafe fn stream(to: *mut f32, vector: Self::Vector) {
+        // SAFETY: as the caller promises.
+        unsafe { Self::store(to, vector) }
+    }
+    /// Lets other threads see what was stored by [`Simd::stream`].
+    #[inline(always)]
+    unsafe fn fence() {}
     unsafe fn add(a: Self::Vector, b: Self::Vector) -> Self::Vector;
     unsafe fn sub(a: Self::Vector, b: Self::Vector) -> Self::Vector;
     unsafe fn mul(a: Self::Vector, b: Self::Vector) -> Self::Vector;

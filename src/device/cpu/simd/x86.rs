@@ -31,6 +31,11 @@ unsafe impl Simd for Avx2 {
         unsafe { _mm256_storeu_ps(to, vector) }
     }
     #[inline(always)]
+    unsafe fn prefetch(at: *const f32) {
+        // SAFETY: a prefetch never faults.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
+    }
+    #[inline(always)]
     unsafe fn add(a: __m256, b: __m256) -> __m256 {
         // SAFETY: AVX2 is there.
         unsafe { _mm256_add_ps(a, b) }
@@ -81,6 +86,21 @@ unsafe impl Simd for Avx512 {
     unsafe fn store(to: *mut f32, vector: __m512) {
         // SAFETY: the caller vouches for `LANES` values.
         unsafe { _mm512_storeu_ps(to, vector) }
+    }
+    #[inline(always)]
+    unsafe fn stream(to: *mut f32, vector: __m512) {
+        // SAFETY: the caller vouches for `LANES` values at the start of a cache line.
+        unsafe { _mm512_stream_ps(to, vector) }
+    }
+    #[inline(always)]
+    unsafe fn fence() {
+        // SAFETY: every x86-64 processor has it.
+        unsafe { _mm_sfence() }
+    }
+    #[inline(always)]
+    unsafe fn prefetch(at: *const f32) {
+        // SAFETY: a prefetch never faults.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
     }
     #[inline(always)]
     unsafe fn add(a: __m512, b: __m512) -> __m512 {

@@ -1,6 +1,7 @@
 //! Every instruction set against the reference, on any number of threads.
 
 mod pytorch;
+mod winograd;
 
 use std::sync::Arc;
 
@@ -8,6 +9,7 @@ use super::Instructions;
 use super::forward::Forward;
 use super::kernels::Kernels;
 use super::memory::BLOCK;
+use super::path::Method;
 use crate::base::Pool;
 use crate::device::networks::{self, Noise, Parameters, parameters};
 use crate::device::reference::{self, Dense};
@@ -15,6 +17,10 @@ use crate::net::Plan;
 
 /// Compares every instruction set with the reference, on noise.
 fn check(plan: &Arc<Plan>, input: impl Fn(&mut Noise) -> f32) {
+    check_by(&[Method::Direct, Method::Fastest], plan, input);
+}
+
+fn check_by(methods: &[Method], plan: &Arc<Plan>, input: impl Fn(&mut Noise) -> f32) {
     let network = &plan.network;
     let mut noise = Noise(7);
     let weights = parameters(network, &mut noise);
@@ -22,12 +28,15 @@ fn check(plan: &Arc<Plan>, input: impl Fn(&mut Noise) -> f32) {
     let length = first.channels * first.shape.iter().product::<usize>();
     let patch: Vec<f32> = (0..length).map(|_| input(&mut noise)).collect();
     let expected = reference::run(network, &weights.0, &patch);
-    compare(plan, &weights, &patch, &expected, 1e-5, |_| ());
+    for &method in methods {
+        compare(method, plan, &weights, &patch, &expected, 1e-5, |_| ());
+    }
 }
 
-/// Runs the network with every instruction set on 1, 2 and 4 threads, compares every tensor, and
+/// Runs the network with every instruction set on 1 to 4 threads, compares every tensor, and
 /// shows each network that has run to `also`.
 fn compare(
+    method: Method,
     plan: &Arc<Plan>,
     weights: &Parameters,
     patch: &[f32],
@@ -38,9 +47,10 @@ fn compare(
     for instructions in Instructions::available() {
         let kernels = Kernels::of(instructions);
         let mut bits: Option<Vec<u32>> = None;
-        for threads in [1, 2, 4] {
+        for threads in 1..=4 {
             let pool = Pool::new(threads).unwrap();
-            let mut forward = Forward::load(plan.clone(), weights, kernels, threads).unwrap();
+            let mut forward =
+                Forward::load(plan.clone(), weights, kernels, threads, method).unwrap();
             forward.input_mut().copy_from_slice(patch);
             forward.run(0, kernels, &pool);
             for (index, expected) in expected.iter().enumerate().skip(1) {

@@ -7,6 +7,9 @@ use std::path::Path;
 use safetensors::SafeTensors;
 use serde::Deserialize;
 
+use super::super::winograd::{Length, Tiling};
+use super::super::forward::Forward;
+use super::super::path::Method;
 use super::compare;
 use crate::device::networks::{Builder, Parameters};
 use crate::device::reference::{self, Dense};
@@ -203,7 +206,7 @@ fn every_operation_is_pytorch_s() {
             let error = relative(&found.values, &expected.values);
             assert!(error < case.tolerance, "the reference's tensor {id}: {error:e}");
         }
-        compare(&plan, &weights, &values.0["input"], &expected, case.tolerance, |forward| {
+        let statistics_match = |forward: &Forward| {
             for (name, id) in &statistics {
                 let mean = &values.0[&format!("{name}.mean")];
                 let variance = &values.0[&format!("{name}.variance")];
@@ -216,6 +219,11 @@ fn every_operation_is_pytorch_s() {
                     assert!(error < 1e-5 * variance, "variance of {name}: {error:e}");
                 }
             }
-        });
+        };
+        let four = Tiling { lengths: [Length::Four; 2], stored: true, streamed: true };
+        for method in [Method::Fastest, Method::Direct, Method::Winograd(four)] {
+            let input = &values.0["input"];
+            compare(method, &plan, &weights, input, &expected, case.tolerance, statistics_match);
+        }
     }
 }

@@ -1,0 +1,53 @@
+//! voxtile's side of `benches/peers/compare.py`: runs one tile whenever it is told to, so that
+//! runtimes can take turns within one run of the comparison.
+//!
+//! usage: tile S|B THREADS. Each line on standard input runs gather, network and blending once;
+//! the answer is a line with the seconds that took.
+
+#[path = "../../tests/common/mod.rs"]
+mod common;
+#[path = "../../tests/common/job.rs"]
+mod job;
+
+use std::io::{BufRead, Write};
+use std::sync::Arc;
+use std::time::Instant;
+
+use common::{Noise, SeededModel};
+use voxtile::base::Pool;
+use voxtile::device::{Device, cpu::Cpu};
+use voxtile::model::Model;
+use voxtile::net::Plan;
+use voxtile::window::Tile;
+
+fn main() {
+    let mut arguments = std::env::args().skip(1).filter(|argument| argument != "--bench");
+    let size = arguments.next().unwrap_or_default();
+    let channels = match size.as_str() {
+        "S" => 16,
+        "B" => 32,
+        // What `cargo bench` runs without arguments.
+        _ => return,
+    };
+    let threads = arguments.next().and_then(|threads| threads.parse().ok()).unwrap_or(0);
+    let model = Model::from_bytes(SeededModel::stunet(channels, 105).bytes()).unwrap();
+    let plan = Arc::new(Plan::new(model.network(0).clone()).unwrap());
+    let patch = model.package().parts[0].patch;
+    let mut noise = Noise(1);
+    let volume: Vec<f32> = (0..patch.iter().product::<usize>()).map(|_| noise.next()).collect();
+    let mut device = Cpu::new(Arc::new(Pool::new(threads).unwrap()));
+    device.load(Arc::clone(&plan), &model.weights(0)).unwrap();
+    device.begin(job::job(1, patch)).unwrap();
+    device.feed(0..patch[0], &volume).unwrap();
+    println!("{}", device.info().name);
+    let tile = Tile { start: [0; 3] };
+    for line in std::io::stdin().lock().lines() {
+        line.unwrap();
+        let started = Instant::now();
+        device.gather(&tile, [false; 3]).unwrap();
+        device.forward(0).unwrap();
+        device.blend(&tile, [false; 3], 0).unwrap();
+        println!("{}", started.elapsed().as_secs_f64());
+        std::io::stdout().flush().unwrap();
+    }
+}
