@@ -314,8 +314,9 @@ template <int N> DEVICE void convolve_mma(const Convolution& p) {
     write_tile<N>(p, tile, sums, (Partial*)shared);
 }
 
-// Blocks of 32 output channels on a multiprocessor: as many as there is shared memory for.
-#if __CUDA_ARCH__ == 900 || __CUDA_ARCH__ == 1000
+// Blocks of 32 output channels on a multiprocessor: as many as there is shared memory for, and as do
+// not make the compiler spill registers.
+#if __CUDA_ARCH__ == 900
 #define BLOCKS_OF_32 4
 #else
 #define BLOCKS_OF_32 3
