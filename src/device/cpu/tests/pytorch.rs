@@ -7,9 +7,9 @@ use std::path::Path;
 use safetensors::SafeTensors;
 use serde::Deserialize;
 
-use super::super::winograd::{Length, Tiling};
 use super::super::forward::Forward;
 use super::super::path::Method;
+use super::super::winograd::{Length, Tiling};
 use super::compare;
 use crate::device::networks::{Builder, Parameters};
 use crate::device::reference::{self, Dense};
