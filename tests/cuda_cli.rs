@@ -51,7 +51,10 @@ impl Place {
         driver.set(&mut program, settings);
         let output = program.output().unwrap();
         let text = String::from_utf8_lossy(&output.stderr);
-        assert!(!text.contains("panicked") && !text.contains("voxtile emulator:"), "{text}");
+        assert!(!text.contains("panicked"), "{text}");
+        // A GPU that failed gives nothing back before its context ends.
+        let failing = settings.iter().any(|(name, _)| *name == "FAULT");
+        assert!(failing || !text.contains("voxtile emulator:"), "{text}");
         output
     }
 
