@@ -49,8 +49,8 @@ BUGS = [
     (
         "tables of places are read without a barrier",
         "convolution_mma.cuh",
-        "    block_barrier();\n\n    const int copies =",
-        "\n    const int copies =",
+        "    block_barrier();\n\n    // What leaves room",
+        "\n    // What leaves room",
         "convolution",
     ),
     (
@@ -99,8 +99,8 @@ BUGS = [
     (
         "the next brick overwrites the one in use",
         "convolution_mma.cuh",
-        "u8* next = bricks + (step + 1) % 2 * brick_bytes;",
-        "u8* next = bricks + step % 2 * brick_bytes;",
+        "u8* next = bricks + (step + 1) % 2 * p.brick.voxels * 32;",
+        "u8* next = bricks + step % 2 * p.brick.voxels * 32;",
         "convolution",
     ),
     (
@@ -128,15 +128,15 @@ BUGS = [
     (
         "the stride along the rows is forgotten",
         "convolution_mma.cuh",
-        "const int row = line % p.tile_rows * brick.rows.step;",
-        "const int row = line % p.tile_rows;",
+        "p.kernel[1],\n                                    p.stride[1], p.input.rows);",
+        "p.kernel[1],\n                                    1, p.input.rows);",
         "convolution",
     ),
     (
         "taps are taken in the opposite order",
         "convolution_mma.cuh",
-        "const int column_tap = in_step % column_taps;",
-        "const int column_tap = column_taps - 1 - in_step % column_taps;",
+        "const int column_tap = (u32)in_step % (u32)p.kernel[2];",
+        "const int column_tap = p.kernel[2] - 1 - (u32)in_step % (u32)p.kernel[2];",
         "convolution",
     ),
     (
