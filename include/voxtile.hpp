@@ -23,7 +23,7 @@
 
 namespace voxtile {
 
-/// A failed call: its status and the system's errno, if any.
+/// A failed call: its status, and the system's errno or the CUDA driver's error number, if any.
 class Error : public std::runtime_error {
 public:
     explicit Error(const voxtile_error &e)

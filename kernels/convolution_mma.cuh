@@ -14,18 +14,25 @@
 // again.
 //
 // Where the kernel has 3 rows of stride 1, a warp loads each of the ten lines that its eight lines
-// need once for all three taps, which leaves shared memory half the work. A brick of two chunks and
-// three stages of weights take 38 + 3 x 6 KB for a tile of 4 x 8 lines and 64 channels.
+// need once for all three taps: 20 matrices instead of 48 for every plane and column of the kernel.
 //
-// A stage is the taps of one plane and column of the kernel. Its weights, [taps][N / 16][lane] pairs
+// Tile: 4 planes x 8 rows x 8 columns, or what suits the tensor better; 256 voxels let a warp reuse
+// each operand of weights for 64 voxels, and a brick of 4 x 8 lines is 2.3 times its tile, nearly the
+// least there is. Two bricks and three stages of weights take 38 KB + 288 N bytes, so that four
+// blocks of 32 output channels, or as many of 64 as registers allow (two), share an H100's
+// multiprocessor. Where strides of 2 make bricks too large, the kernel's planes are read one after
+// the other.
+//
+// A stage is the taps of one plane and column of the kernel. Its weights, [rows][N / 16][lane] pairs
 // of operands in the order that a lane needs them, come through a ring by cp.async; the next
 // chunk's brick comes by way of registers, a part in each stage: read before the stage's products,
-// written after them.
+// written after them. One barrier per stage.
 //
-// The sums, 2 N per thread, stay in registers: 64 voxels x N channels of a warp. Per voxel of 3x3x3:
-// 54 bytes x input channels of products' operands read from shared memory divided by reuse, 2.3
-// strings of input read per string (from the second-level cache mostly), 2 bytes written per output
-// channel, 27 x input x output channels multiplications.
+// The sums, 2 N per thread, stay in registers: 64 voxels x N channels of a warp. Of a 3x3x3
+// convolution, per voxel: 27 x input x output channels multiplications; 2.3 x 2 bytes of input per
+// channel and block of N output channels, mostly from the second-level cache, and about 6 operations
+// to normalise each value; from shared memory 22.5 bytes of input per channel, and 0.84 N bytes of
+// weights per input channel and block; 2 bytes written per output channel.
 #pragma once
 #include "convolution.cuh"
 

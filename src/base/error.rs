@@ -58,12 +58,14 @@ pub enum Error {
         available_bytes: u64,
     },
     /// The device or its driver reported an error.
-    #[error("{doing}: {code} ({reason})")]
+    #[error("{doing}: {name} ({reason})")]
     Device {
         /// What was being done.
         doing: String,
-        /// The driver's name of the error: `CUDA_ERROR_LAUNCH_FAILED`.
-        code: String,
+        /// The driver's number of the error.
+        number: i32,
+        /// Its name: `CUDA_ERROR_LAUNCH_FAILED`.
+        name: String,
         /// What the driver says of it.
         reason: String,
     },

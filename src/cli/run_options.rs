@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 use voxtile::base::Pool;
-use voxtile::device::{self, MemoryPart, Precision};
+use voxtile::device::{self, DeviceChoice, MemoryPart, Precision};
 use voxtile::formats::tensors::GATHERED_BYTES;
 use voxtile::formats::volumes::VolumeFormat;
 use voxtile::model::{Blend, Package};
@@ -51,6 +51,12 @@ pub fn run_options(
     let names = |names: &[String], option| -> Result<Vec<u32>, Failure> {
         names.iter().map(|name| label_value(name, option, package, model)).collect()
     };
+    if arguments.device == DeviceChoice::Cpu && arguments.gpu_memory.is_some() {
+        return Err(Failure::new(
+            Exit::Usage,
+            "--gpu-memory: --device cpu takes no GPU; leave out one of them",
+        ));
+    }
     let keep = names(&arguments.labels, "--labels")?;
     let region = arguments.region.as_ref().map(|region| Region::Box(region.0.clone()));
     let mut probabilities = Vec::new();

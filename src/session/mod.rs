@@ -52,7 +52,8 @@ pub struct Segmentation {
     pub report: Report,
 }
 
-/// How a run went.
+/// How a run went. A GPU works while the processor goes on: its seconds are counted where the
+/// processor waits for it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Report {
     /// Tiles of the volume, of all parts.

@@ -25,6 +25,7 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let native = match &error {
             Error::Io { source, .. } => source.raw_os_error().unwrap_or(0),
+            Error::Device { number, .. } => *number,
             _ => 0,
         };
         let status = match &error {

@@ -40,7 +40,8 @@ pub const VOXTILE_E_NEWER: i32 = -9;
 pub struct voxtile_error {
     /// What the call returned.
     pub status: voxtile_status,
-    /// errno of the system's call that failed, 0 if none.
+    /// errno of the system's call that failed, or the CUDA driver's number of its error; 0 if
+    /// neither.
     pub native: i32,
     /// One sentence: what, where, what was expected.
     pub message: [c_char; 504],

@@ -11,6 +11,7 @@ mod parameters;
 mod resample;
 mod resolve;
 mod schedule;
+mod sizes;
 #[cfg(test)]
 mod tests;
 mod tiles;

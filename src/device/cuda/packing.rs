@@ -2,7 +2,8 @@
 
 use half::f16;
 
-use super::tiles::{ConvKernel, ConvSizes, ConvTiles, STRING};
+use super::sizes::ConvSizes;
+use super::tiles::{ConvKernel, ConvTiles, STRING};
 use crate::net::plan::CHANNEL_BLOCK;
 
 /// Weights of one convolution, as bytes of 16 or 32 bits per value.

@@ -121,7 +121,8 @@ fn check(result: sys::CUresult, doing: &str) -> Result<()> {
     };
     Err(Error::Device {
         doing: doing.into(),
-        code: text(sys::cuGetErrorName).unwrap_or_else(|| format!("CUDA error {}", result as u32)),
+        number: result as i32,
+        name: text(sys::cuGetErrorName).unwrap_or_else(|| format!("CUDA error {}", result as u32)),
         reason: text(sys::cuGetErrorString).unwrap_or_else(|| "no description".into()),
     })
 }
