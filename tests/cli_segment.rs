@@ -13,7 +13,7 @@ use recorder::Recorder;
 use safetensors::SafeTensors;
 use serde_json::Value;
 use voxtile::base::Pool;
-use voxtile::formats::{Image, OutputFile, nifti};
+use voxtile::formats::{self, Image, OutputFile, nifti};
 use voxtile::session::{Cleanup, LabelMap, statistics};
 use voxtile::{Geometry, Model, RunOptions, Session, SessionOptions};
 

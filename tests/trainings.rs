@@ -13,7 +13,7 @@ use recorder::Recorder;
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 use voxtile::convert::{Options, convert};
-use voxtile::formats::nifti;
+use voxtile::formats;
 use voxtile::session::{Export, LabelMap, Segmentation};
 use voxtile::{Model, RunOptions, Session, SessionOptions};
 
