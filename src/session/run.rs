@@ -106,13 +106,15 @@ impl Session {
     }
 
     /// What a run on `volume` would need, at most, and how it would go about it within the
-    /// session's budget, or as lean as it can if that does not suffice. Reads no voxel.
+    /// session's budget, or as lean as it can if that does not suffice. Reads no voxel, but a
+    /// region's mask.
     ///
     /// # Errors
-    /// [`Error::Busy`] during a run; [`Error::Argument`] if volume or options can't be used.
+    /// [`Error::Busy`] during a run; [`Error::Argument`] if volume or options can't be used;
+    /// [`Error::Memory`] if the machine has too little to look at a mask.
     pub fn estimate(&self, volume: &VolumeView, options: &RunOptions) -> Result<Estimate> {
         let loaded = self.lock()?;
-        self.sized(&*loaded.device, volume, options)
+        self.sized(&*loaded.device, volume, options, &mut || Ok(()))
     }
 
     /// Seconds that the network passes of `estimate` will take, from a trial of about a second for
@@ -151,7 +153,11 @@ impl Session {
     ) -> Result<Segmentation> {
         let mut loaded = self.lock()?;
         self.cancelled.store(false, Ordering::Relaxed);
-        let estimate = self.sized(&*loaded.device, volume, options)?;
+        let mut check = || match self.cancelled.load(Ordering::Relaxed) {
+            true => Err(Error::Cancelled),
+            false => Ok(()),
+        };
+        let estimate = self.sized(&*loaded.device, volume, options, &mut check)?;
         let what = "segmenting this volume";
         size::obey(self.budget(options), estimate.least_host_bytes, what)?;
         let mut run = Run {
@@ -189,10 +195,11 @@ impl Session {
         device: &dyn Device,
         volume: &VolumeView,
         options: &RunOptions,
+        check: &mut dyn FnMut() -> Result<()>,
     ) -> Result<Estimate> {
         let Self { model, plans, .. } = self;
         let sizing = Sizing { model, plans, device, threads: self.pool.threads() };
-        sizing.estimate(volume, options, self.budget(options))
+        sizing.estimate(volume, options, self.budget(options), check)
     }
 
     /// Bytes of the budget that are left for the session and a run.
@@ -211,7 +218,8 @@ fn plans(model: &Model) -> Result<Vec<Arc<Plan>>> {
 /// the model ready: no weight is read.
 ///
 /// # Errors
-/// [`Error::Argument`] if volume or options can't be used.
+/// [`Error::Argument`] if volume or options can't be used; [`Error::Memory`] if the machine has too
+/// little to look at a mask.
 pub fn estimate(
     model: &Model,
     options: &SessionOptions,
@@ -223,7 +231,7 @@ pub fn estimate(
     let device = device::open(options.device, Arc::clone(&pool));
     let sizing = Sizing { model, plans: &plans, device: &*device, threads: pool.threads() };
     let left = |bytes: u64| bytes.saturating_sub(run_options.taken_bytes);
-    sizing.estimate(volume, run_options, options.host_budget_bytes.map(left))
+    sizing.estimate(volume, run_options, options.host_budget_bytes.map(left), &mut || Ok(()))
 }
 
 /// The reversals that are averaged, none of them first.
