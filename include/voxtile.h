@@ -579,8 +579,8 @@ VOXTILE_API void voxtile_session_cancel(const struct voxtile_session *session);
 
 // Says what voxtile_run on `volume` with `options` would need for labels alone, at most; reads no
 // voxel, so `volume->data` must be valid but may hold anything. A mask is read, for the tiles that
-// it leaves out. `options` may be NULL for the defaults. Set `out->struct_size` first. Probabilities are not counted;
-// voxtile_run_estimate_output counts them.
+// it leaves out. `options` may be NULL for the defaults. Set `out->struct_size` first.
+// Probabilities are not counted; voxtile_run_estimate_output counts them.
 VOXTILE_API
 VOXTILE_CHECK
 voxtile_status voxtile_run_estimate(const struct voxtile_session *session,
@@ -616,9 +616,9 @@ voxtile_status voxtile_run_memory(const struct voxtile_session *session,
                                   struct voxtile_error *error);
 
 // Says how many seconds the network passes of voxtile_run on `volume` with `options` would take.
-// Tiles that a box or a mask leaves out do not count, tiles of air do. The first call of a session measures, about a second
-// for each network of the model; later ones are quick. What surrounds the network usually takes
-// less than a tenth. VOXTILE_E_BUSY during a run.
+// Tiles that a box or a mask leaves out do not count, tiles of air do. The first call of a session
+// measures, about a second for each network of the model; later ones are quick. What surrounds the
+// network usually takes less than a tenth. VOXTILE_E_BUSY during a run.
 VOXTILE_API
 VOXTILE_CHECK
 voxtile_status voxtile_run_seconds(const struct voxtile_session *session,

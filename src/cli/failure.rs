@@ -56,15 +56,19 @@ impl Failure {
             Error::Cancelled => Self::new(Exit::Cancelled, "cancelled; nothing was written"),
             Error::Internal(_) => Self::new(Exit::Other, error.to_string()),
             Error::Memory { what, needed_bytes, available_bytes } => {
-                let needed = bytes_text(*needed_bytes);
+                let mut sizes = [*needed_bytes, *available_bytes].map(bytes_text);
+                // Rounded, one might not seem to be more than the other.
+                if sizes[0] == sizes[1] {
+                    sizes = [needed_bytes, available_bytes].map(|bytes| format!("{bytes} bytes"));
+                }
+                let [needed, available] = sizes;
                 Self::new(
                     Exit::Memory,
                     match available_bytes {
                         0 => format!("{what}: {needed} can't be allocated on this machine"),
                         _ => format!(
-                            "{what} needs {needed}, but {} are allowed; raise --memory to at \
-                             least {needed_bytes}",
-                            bytes_text(*available_bytes)
+                            "{what} needs {needed}, but {available} are allowed; raise --memory to \
+                             at least {needed_bytes}"
                         ),
                     },
                 )
@@ -98,5 +102,12 @@ mod tests {
         assert_eq!(failure.exit, Exit::Memory);
         assert!(failure.message.contains("needs 3.00 GiB, but 1.00 GiB"), "{}", failure.message);
         assert!(failure.message.contains("--memory to at least 3221225472"));
+        let close = Error::Memory {
+            what: "it".into(),
+            needed_bytes: 1 << 30,
+            available_bytes: (1 << 30) - 1,
+        };
+        let message = Failure::of(Exit::Input)(close).message;
+        assert!(message.contains("needs 1073741824 bytes, but 1073741823 bytes are"), "{message}");
     }
 }

@@ -73,8 +73,8 @@ fn written(estimate: &Estimate, out: *mut voxtile_estimate) -> Result<()> {
 
 /// Says what voxtile_run on `volume` with `options` would need for labels alone, at most; reads no
 /// voxel, so `volume->data` must be valid but may hold anything. A mask is read, for the tiles that
-/// it leaves out. `options` may be NULL for the defaults. Set `out->struct_size` first. Probabilities are not counted;
-/// voxtile_run_estimate_output counts them.
+/// it leaves out. `options` may be NULL for the defaults. Set `out->struct_size` first.
+/// Probabilities are not counted; voxtile_run_estimate_output counts them.
 ///
 /// # Safety
 /// Pointers are NULL or valid.
@@ -158,9 +158,9 @@ pub unsafe extern "C" fn voxtile_run_memory(
 }
 
 /// Says how many seconds the network passes of voxtile_run on `volume` with `options` would take.
-/// Tiles that a box or a mask leaves out do not count, tiles of air do. The first call of a session measures, about a second
-/// for each network of the model; later ones are quick. What surrounds the network usually takes
-/// less than a tenth. VOXTILE_E_BUSY during a run.
+/// Tiles that a box or a mask leaves out do not count, tiles of air do. The first call of a session
+/// measures, about a second for each network of the model; later ones are quick. What surrounds the
+/// network usually takes less than a tenth. VOXTILE_E_BUSY during a run.
 ///
 /// # Safety
 /// Pointers are NULL or valid.
