@@ -625,8 +625,8 @@ VOXTILE_API void voxtile_session_cancel(const struct voxtile_session *session);
 
 // Says what voxtile_run on `volume` with `options` would need for labels alone, at most; reads no
 // voxel, so `volume->data` must be valid but may hold anything. A mask is read, for the tiles that
-// it leaves out. `options` may be NULL for the defaults. Set `out->struct_size` first. Probabilities
-// are not counted; voxtile_run_estimate_output counts them.
+// it leaves out. `options` may be NULL for the defaults. Set `out->struct_size` first.
+// Probabilities are not counted; voxtile_run_estimate_output counts them.
 VOXTILE_API
 VOXTILE_CHECK
 voxtile_status voxtile_run_estimate(const struct voxtile_session *session,

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use allocations::NOW;
 use common::{Noise, SeededModel};
 use serde_json::json;
-use voxtile::session::{Observer, Phase, ProbabilityBox, Progress, Unobserved};
+use voxtile::session::{Observer, Phase, ProbabilityBox, Progress, Region, Unobserved};
 use voxtile::{Element, Error, Geometry, Model, RunOptions, Session, SessionOptions, VolumeView};
 
 /// Stops a run at one of its calls, by `cancel` or by its answer.
@@ -59,7 +59,7 @@ impl Observer for Calls {
 
 /// One test, so that nothing else allocates while it counts.
 #[test]
-fn two_hundred_cancelled_runs_leave_nothing_behind() {
+fn cancelled_runs_leave_nothing_behind() {
     let dims = [24, 20, 40];
     let mut noise = Noise(4);
     let values: Vec<f32> = (0..dims.iter().product()).map(|_| noise.next()).collect();
@@ -75,10 +75,20 @@ fn two_hundred_cancelled_runs_leave_nothing_behind() {
     let mut calls = Calls::default();
     let expected = session.run(&volume, &options, &mut calls).unwrap();
     assert_eq!(calls.1, values.len());
-    let mut phases = Vec::with_capacity(200);
+    // A mask, whose planes are looked at before the tiles.
+    let mut mask = vec![0u8; values.len()];
+    mask[values.len() / 2..][..30].fill(1);
+    let masked = RunOptions { region: Some(Region::Mask(Arc::from(mask))), ..options.clone() };
+    let mut masked_calls = Calls::default();
+    session.run(&volume, &masked, &mut masked_calls).unwrap();
+    let mut phases = Vec::with_capacity(240);
     let held = NOW.load(Ordering::Relaxed);
 
-    for number in 0..200 {
+    for number in 0..240 {
+        let (options, calls) = match number {
+            0..200 => (&options, &calls),
+            _ => (&masked, &masked_calls),
+        };
         let share = f64::from(noise.next()) / 2.0 + 0.5;
         let call = 1 + (share * calls.0 as f64) as usize;
         let mut observer = StopAt {
@@ -89,7 +99,7 @@ fn two_hundred_cancelled_runs_leave_nothing_behind() {
             stopped: None,
             calls_after: 0,
         };
-        let outcome = session.run(&volume, &options, &mut observer);
+        let outcome = session.run(&volume, options, &mut observer);
         assert!(matches!(outcome, Err(Error::Cancelled)), "run {number}: {outcome:?}");
         // It ends at the very call at which it is stopped: what it was about to do, it does not.
         assert_eq!(observer.calls_after, 0);

@@ -58,15 +58,19 @@ impl Failure {
             Error::Cancelled => Self::new(Exit::Cancelled, "cancelled; nothing was written"),
             Error::Internal(_) => Self::new(Exit::Other, error.to_string()),
             Error::Memory { what, needed_bytes, available_bytes } => {
-                let needed = bytes_text(*needed_bytes);
+                let mut sizes = [*needed_bytes, *available_bytes].map(bytes_text);
+                // Rounded, one might not seem to be more than the other.
+                if sizes[0] == sizes[1] {
+                    sizes = [needed_bytes, available_bytes].map(|bytes| format!("{bytes} bytes"));
+                }
+                let [needed, available] = sizes;
                 Self::new(
                     Exit::Memory,
                     match available_bytes {
                         0 => format!("{what}: {needed} can't be allocated on this machine"),
                         _ => format!(
-                            "{what} needs {needed}, but {} are allowed; raise --memory to at \
-                             least {needed_bytes}",
-                            bytes_text(*available_bytes)
+                            "{what} needs {needed}, but {available} are allowed; raise --memory to \
+                             at least {needed_bytes}"
                         ),
                     },
                 )
@@ -121,5 +125,12 @@ mod tests {
         let expected = "the network needs 3.00 GiB of the memory of a GPU, of which 1.00 GiB";
         assert!(failure.message.contains(expected), "{}", failure.message);
         assert_eq!(exit(Error::NoDevice("x".into())), Exit::Device);
+        let close = Error::Memory {
+            what: "it".into(),
+            needed_bytes: 1 << 30,
+            available_bytes: (1 << 30) - 1,
+        };
+        let message = Failure::of(Exit::Input)(close).message;
+        assert!(message.contains("needs 1073741824 bytes, but 1073741823 bytes are"), "{message}");
     }
 }

@@ -55,7 +55,8 @@ pub(super) struct Flood<'a> {
     most: usize,
     /// Runs since the last check.
     runs: usize,
-    /// Called before each plane, and every so many runs; an error ends the search.
+    /// Called before each plane that is searched, and every so many runs; an error ends the
+    /// search.
     check: &'a mut dyn FnMut() -> Result<()>,
 }
 
@@ -162,7 +163,7 @@ impl<'a> Flood<'a> {
         self.kinds[value]
     }
 
-    /// Marks the component of a voxel and calls `each` with its runs.
+    /// Marks the component of a voxel, which is its first, and calls `each` with its runs.
     fn component<T: Stored>(
         &mut self,
         labels: &[T],
@@ -174,15 +175,27 @@ impl<'a> Flood<'a> {
         let mut all = self.spread(labels, marks, each)?;
         let kind = self.kind(labels, seed);
         // Runs that the stack had no room for touch marked ones. A search may leave runs again.
+        // No voxel of the component lies before its seed.
+        let [columns, rows, _] = self.dims;
+        let seed_line = seed / columns;
         while !all {
             all = true;
-            for voxel in 0..labels.len() {
-                if self.kind(labels, voxel) == kind
-                    && !marks.has(voxel)
-                    && self.touches(labels, marks, voxel)
-                {
-                    self.push(labels, marks, voxel, each);
-                    all &= self.spread(labels, marks, each)?;
+            for line in seed_line..labels.len() / columns {
+                if line == seed_line || line % rows == 0 {
+                    (self.check)()?;
+                }
+                let (mut at, end) = (line * columns, (line + 1) * columns);
+                while at < end {
+                    if self.kind(labels, at) != kind {
+                        at += 1;
+                        continue;
+                    }
+                    let run = at..at + self.alike(labels, at..end);
+                    at = run.end;
+                    if !marks.has(run.start) && self.touches(labels, marks, run.clone()) {
+                        self.push(labels, marks, run.start, each);
+                        all &= self.spread(labels, marks, each)?;
+                    }
                 }
             }
         }
@@ -245,7 +258,13 @@ impl<'a> Flood<'a> {
         let first = voxel - voxel % columns;
         let same = |at: &usize| self.kind(labels, *at) == kind;
         let start = voxel - (first..voxel).rev().take_while(same).count();
-        start..voxel + (voxel..first + columns).take_while(same).count()
+        start..voxel + self.alike(labels, voxel..first + columns)
+    }
+
+    /// How many voxels from the first of a range on are of its kind.
+    fn alike<T: Stored>(&self, labels: &[T], range: std::ops::Range<usize>) -> usize {
+        let kind = self.kind(labels, range.start);
+        range.take_while(|at| self.kind(labels, *at) == kind).count()
     }
 
     /// The voxels beside a run in the lines around it.
@@ -272,10 +291,10 @@ impl<'a> Flood<'a> {
     }
 
     /// Whether a run's neighbours of its kind are marked, of one at least.
-    fn touches<T: Stored>(&self, labels: &[T], marks: &Bits, voxel: usize) -> bool {
-        let kind = self.kind(labels, voxel);
-        let near = self.near(self.run(labels, voxel));
-        near.into_iter()
+    fn touches<T: Stored>(&self, labels: &[T], marks: &Bits, run: std::ops::Range<usize>) -> bool {
+        let kind = self.kind(labels, run.start);
+        self.near(run)
+            .into_iter()
             .flatten()
             .flatten()
             .any(|at| marks.has(at) && self.kind(labels, at) == kind)
@@ -323,6 +342,37 @@ mod tests {
             let sum: u32 = sizes.iter().map(|size| size.0).sum();
             prop_assert_eq!(sum as usize, labels.iter().filter(|label| **label != 0).count());
             prop_assert_eq!((sizes, rewritten), found(None));
+        }
+    }
+
+    #[test]
+    fn a_search_for_runs_that_were_left_can_be_stopped_at_each_plane() {
+        let dims = [6, 5, 16];
+        let labels = vec![1u8; dims.iter().product()];
+        let kinds: Vec<u16> = (0..256).collect();
+        let count = |_: &[u8], _: [usize; 2], run: &Run, _: &Count| Count(run.end - run.start);
+        // Calls of the check, the last of which may stop the search, and what was found.
+        let calls = |most: usize, stop: usize| {
+            let (mut calls, mut found) = (0, Vec::new());
+            let mut check = || {
+                calls += 1;
+                if calls == stop { Err(crate::Error::Cancelled) } else { Ok(()) }
+            };
+            let mut flood = Flood::new(dims, false, &kinds, &mut check).unwrap();
+            flood.most = most;
+            let outcome = flood.find(&labels, &count, |size: &Count| found.push(size.0));
+            (outcome.is_ok(), calls, found)
+        };
+        assert_eq!(calls(STACK, 0), (true, 16, vec![480]));
+        let (done, all, found) = calls(1, 0);
+        assert!(done && found == [480]);
+        // The whole map is searched once at least, beyond looking for components.
+        assert!(all >= 32, "{all} calls");
+        for stop in 1..=all {
+            let (done, calls, found) = calls(1, stop);
+            // The one component is known once the searches have ended.
+            let known = stop > all - 15;
+            assert_eq!((done, calls, found.len()), (false, stop, usize::from(known)));
         }
     }
 

@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::air::Air;
 use super::labels;
 use super::probabilities::Handover;
-use super::region::Wanted;
+use super::region::{Tiling, Wanted};
 use super::run::Run;
 use super::size;
 use super::{Export, Grid, LabelMap, Phase};
@@ -113,10 +113,13 @@ impl Run<'_> {
         let schedule = window::schedule(shape, patch, self.options.step, &map[0], grain)?;
         let is_result = matches!(target, Target::Result(_));
         let region = self.options.region.as_ref().filter(|_| is_result);
-        let wanted = Wanted::new(region, grids);
-        let mut active: Vec<bool> = reserved("list of tiles", schedule.tiles.len())?;
-        let touches = |tile| wanted.touches(tile, schedule.pad_before, patch);
-        active.extend(schedule.tiles.iter().map(|tile| region.is_none() || touches(tile)));
+        let tiling = Tiling::new(shape, patch, self.options.step);
+        let mut check = || self.check(Phase::Tiles);
+        let wanted = Wanted::new(region, grids, &mut check)?;
+        let active = match region {
+            None => filled("list of tiles", schedule.tiles.len(), true)?,
+            Some(_) => wanted.active(&tiling, &mut check)?,
+        };
         let air = self.options.skip_air_below.map(|below| {
             let threshold = input.prepared.normalized(0, below);
             Air::new(threshold, &schedule, patch, shape)

@@ -1,6 +1,8 @@
 //! What is done to a label map at the end: components that are kept or dropped, holes that are
 //! filled.
 
+use std::cell::Cell;
+
 use super::components::{Finding, Run, Stored, Sweep};
 use super::flood::{self, Flood};
 use super::labels::{fits_byte, known};
@@ -255,77 +257,29 @@ impl Steps<'_> {
         keep_largest: bool,
         stays: impl Fn(u16) -> f64,
     ) -> Result<()> {
-        let mut largest = filled("largest components", kinds.len(), 0u64)?;
-        self.change(
-            labels,
-            Search { kinds, diagonal, tally: keep_largest },
-            |_, _, run, _: &Size| Size { voxels: u64::from(run.end - run.start), kind: run.kind },
-            &mut largest,
-            |largest, size| {
-                let most = &mut largest[usize::from(size.kind)];
-                *most = size.voxels.max(*most);
-            },
-            |largest, kind, size| {
-                let kept = keep_largest && size.voxels == largest[usize::from(kind)];
-                !kept && (size.voxels as f64) < stays(kind)
-            },
-            |_, _| T::default(),
-        )
+        let largest = match keep_largest {
+            true => Some(filled("largest components", kinds.len(), Cell::new(0u64))?),
+            false => None,
+        };
+        self.change(labels, kinds, diagonal, &Dropped { largest, stays })
     }
 
     /// Gives holes the label around them, if it is of a kind.
     fn fill_holes<T: Stored>(&mut self, labels: &mut [T], wanted: &[u16]) -> Result<()> {
         let mut background = filled("kinds of labels", T::VALUES, 0)?;
         background[0] = 1;
-        let [columns, rows, planes] = self.dims;
-        self.change(
-            labels,
-            Search { kinds: &background, diagonal: false, tally: false },
-            |map: &[T], [k, j], run, found: &Around| {
-                let (start, end) = (run.start as usize, run.end as usize);
-                let inside = (1..columns).contains(&start)
-                    && end < columns
-                    && (1..rows.max(2) - 1).contains(&j)
-                    && (1..planes.max(2) - 1).contains(&k);
-                if found.0 == OPEN || !inside {
-                    return Around(OPEN);
-                }
-                let line = (k * rows + j) * columns;
-                let mut around = *found;
-                let mut meets = |voxel: usize| around.merge(Around(map[voxel].into()));
-                meets(line + start - 1);
-                meets(line + end);
-                for other in [line - columns, line + columns] {
-                    (other + start..other + end).for_each(&mut meets);
-                }
-                for other in [line - rows * columns, line + rows * columns] {
-                    (other + start..other + end).for_each(&mut meets);
-                }
-                around
-            },
-            &mut (),
-            |(), _| {},
-            |(), _, around| around.0 != OPEN && wanted[around.0 as usize] != 0,
-            // What lies before a run of a hole is of the label around it.
-            |line, start| line[start - 1],
-        )
+        self.change(labels, &background, false, &Filled { dims: self.dims, wanted })
     }
 
-    /// Finds components, lets `tally` see each, then changes those of which `changes`: each of
-    /// their runs becomes `value(line, start)`. By a stream of planes, or where they are too many
-    /// for that, by flooding.
-    #[allow(clippy::too_many_arguments)]
-    fn change<T: Stored, F: Finding, S>(
+    /// Finds the components of `kinds` and changes those that the treatment says. By a stream of planes,
+    /// or where they are too many for that, by flooding.
+    fn change<T: Stored, R: Treatment<T>>(
         &mut self,
         labels: &mut [T],
-        search: Search,
-        observe: impl Fn(&[T], [usize; 2], &Run, &F) -> F,
-        state: &mut S,
-        tally: impl Fn(&mut S, &F),
-        changes: impl Fn(&S, u16, &F) -> bool,
-        value: impl Fn(&[T], usize) -> T,
+        kinds: &[u16],
+        diagonal: bool,
+        treatment: &R,
     ) -> Result<()> {
-        let Search { kinds, diagonal, .. } = search;
         let mut sweep = Sweep {
             dims: self.dims,
             diagonal,
@@ -333,32 +287,129 @@ impl Steps<'_> {
             available_bytes: self.available_bytes,
             check: &mut *self.check,
         };
+        let changes = |kind, found: &R::Found| treatment.changes(kind, found);
+        let value = |line: &[T], start| treatment.value(line, start);
         let map = &*labels;
-        let found = sweep.find(map, |place, run, found| observe(map, place, run, found))?;
+        let found =
+            sweep.find(map, |place, run, found| treatment.observe(map, place, run, found))?;
         if let Some(components) = found {
-            if search.tally {
-                components.iter().for_each(|found| tally(state, found));
+            if treatment.tallies() {
+                components.iter().for_each(|found| treatment.tally(found));
             }
-            let state = &*state;
-            return sweep.rewrite(labels, components, |kind, f| changes(state, kind, f), value);
+            return sweep.rewrite(labels, components, changes, value);
         }
+        let observe = |map: &[T], place, run: &Run, found: &R::Found| {
+            treatment.observe(map, place, run, found)
+        };
         let mut flood = Flood::new(self.dims, diagonal, kinds, &mut *self.check)?;
-        if search.tally {
-            flood.find(labels, &observe, |found| tally(state, found))?;
+        if treatment.tallies() {
+            flood.find(labels, &observe, |found| treatment.tally(found))?;
         }
-        let state = &*state;
-        flood.rewrite(labels, &observe, |kind, found| changes(state, kind, found), value)
+        flood.rewrite(labels, &observe, changes, value)
     }
 }
 
-/// Whose components are looked for.
-struct Search<'a> {
-    /// The kind of each stored value; 0 is left out.
-    kinds: &'a [u16],
-    /// Voxels touch by edges and corners too.
-    diagonal: bool,
-    /// Whether all are to be seen before the first is changed.
-    tally: bool,
+/// What a step asks of components, and what becomes of them.
+trait Treatment<T> {
+    /// What must be known of a component.
+    type Found: Finding;
+
+    /// What a run at `[k, j]` adds to what is known of its component.
+    fn observe(&self, map: &[T], place: [usize; 2], run: &Run, found: &Self::Found) -> Self::Found;
+
+    /// Whether each component is shown to [`Treatment::tally`] before the first is changed.
+    fn tallies(&self) -> bool {
+        false
+    }
+
+    /// Takes note of a component.
+    fn tally(&self, _: &Self::Found) {}
+
+    /// Whether a component is changed.
+    fn changes(&self, kind: u16, found: &Self::Found) -> bool;
+
+    /// What the run from `start` of a line becomes.
+    fn value(&self, line: &[T], start: usize) -> T;
+}
+
+/// Components that are too small, or not the largest, become background.
+struct Dropped<S> {
+    /// Voxels of the largest component of each kind, where those stay.
+    largest: Option<Vec<Cell<u64>>>,
+    /// Voxels of a kind's component from which on it stays.
+    stays: S,
+}
+
+impl<T: Stored, S: Fn(u16) -> f64> Treatment<T> for Dropped<S> {
+    type Found = Size;
+
+    fn observe(&self, _: &[T], _: [usize; 2], run: &Run, _: &Size) -> Size {
+        Size { voxels: u64::from(run.end - run.start), kind: run.kind }
+    }
+
+    fn tallies(&self) -> bool {
+        self.largest.is_some()
+    }
+
+    fn tally(&self, size: &Size) {
+        if let Some(largest) = &self.largest {
+            let most = &largest[usize::from(size.kind)];
+            most.set(size.voxels.max(most.get()));
+        }
+    }
+
+    fn changes(&self, kind: u16, size: &Size) -> bool {
+        let largest = self.largest.as_ref().map(|largest| largest[usize::from(kind)].get());
+        largest != Some(size.voxels) && (size.voxels as f64) < (self.stays)(kind)
+    }
+
+    fn value(&self, _: &[T], _: usize) -> T {
+        T::default()
+    }
+}
+
+/// Holes get the label around them.
+struct Filled<'a> {
+    dims: [usize; 3],
+    /// The kind of each label, 0 where its holes stay.
+    wanted: &'a [u16],
+}
+
+impl<T: Stored> Treatment<T> for Filled<'_> {
+    type Found = Around;
+
+    fn observe(&self, map: &[T], [k, j]: [usize; 2], run: &Run, found: &Around) -> Around {
+        let [columns, rows, planes] = self.dims;
+        let (start, end) = (run.start as usize, run.end as usize);
+        let inside = (1..columns).contains(&start)
+            && end < columns
+            && (1..rows.max(2) - 1).contains(&j)
+            && (1..planes.max(2) - 1).contains(&k);
+        if found.0 == OPEN || !inside {
+            return Around(OPEN);
+        }
+        let line = (k * rows + j) * columns;
+        let mut around = *found;
+        let mut meets = |voxel: usize| around.merge(Around(map[voxel].into()));
+        meets(line + start - 1);
+        meets(line + end);
+        for other in [line - columns, line + columns] {
+            (other + start..other + end).for_each(&mut meets);
+        }
+        for other in [line - rows * columns, line + rows * columns] {
+            (other + start..other + end).for_each(&mut meets);
+        }
+        around
+    }
+
+    fn changes(&self, _: u16, around: &Around) -> bool {
+        around.0 != OPEN && self.wanted[around.0 as usize] != 0
+    }
+
+    fn value(&self, line: &[T], start: usize) -> T {
+        // What lies before a run of a hole is of the label around it.
+        line[start - 1]
+    }
 }
 
 #[cfg(test)]

@@ -109,13 +109,15 @@ impl Session {
     }
 
     /// What a run on `volume` would need, at most, and how it would go about it within the
-    /// session's budget, or as lean as it can if that does not suffice. Reads no voxel.
+    /// session's budget, or as lean as it can if that does not suffice. Reads no voxel, but a
+    /// region's mask.
     ///
     /// # Errors
-    /// [`Error::Busy`] during a run; [`Error::Argument`] if volume or options can't be used.
+    /// [`Error::Busy`] during a run; [`Error::Argument`] if volume or options can't be used;
+    /// [`Error::Memory`] if the machine has too little to look at a mask.
     pub fn estimate(&self, volume: &VolumeView, options: &RunOptions) -> Result<Estimate> {
         let loaded = self.lock()?;
-        Ok(self.sized(&loaded, volume, options)?.0)
+        Ok(self.sized(&loaded, volume, options, &mut || Ok(()))?.0)
     }
 
     /// Seconds that the network passes of `estimate` will take, from a trial of about a second for
@@ -154,7 +156,11 @@ impl Session {
     ) -> Result<Segmentation> {
         let mut loaded = self.lock()?;
         self.cancelled.store(false, Ordering::Relaxed);
-        let (estimate, budget) = self.sized(&loaded, volume, options)?;
+        let mut check = || match self.cancelled.load(Ordering::Relaxed) {
+            true => Err(Error::Cancelled),
+            false => Ok(()),
+        };
+        let (estimate, budget) = self.sized(&loaded, volume, options, &mut check)?;
         budget.obey(&estimate, self.device(), "segmenting this volume")?;
         let mut run = Run {
             session: self,
@@ -192,6 +198,7 @@ impl Session {
         loaded: &Loaded,
         volume: &VolumeView,
         options: &RunOptions,
+        check: &mut dyn FnMut() -> Result<()>,
     ) -> Result<(Estimate, Budget)> {
         let Self { model, plans, .. } = self;
         let device = &*loaded.device;
@@ -202,7 +209,7 @@ impl Session {
             host_bytes: self.host_budget(options),
             device_bytes: self.budget.device_bytes.into_iter().chain(could).min(),
         };
-        Ok((sizing.estimate(volume, options, budget)?, budget))
+        Ok((sizing.estimate(volume, options, budget, check)?, budget))
     }
 
     /// Bytes of the host budget that are left for the session and a run.
@@ -221,7 +228,8 @@ fn plans(model: &Model) -> Result<Vec<Arc<Plan>>> {
 /// would run, without making the model ready: no weight is read.
 ///
 /// # Errors
-/// [`Error::Argument`] if volume or options can't be used; those of opening the device.
+/// [`Error::Argument`] if volume or options can't be used; [`Error::Memory`] if the machine has too
+/// little to look at a mask; those of opening the device.
 pub fn estimate(
     model: &Model,
     options: &SessionOptions,
@@ -237,7 +245,7 @@ pub fn estimate(
         host_bytes: options.host_budget_bytes.map(left),
         device_bytes: options.device_budget_bytes.into_iter().chain(device.free_bytes()?).min(),
     };
-    Ok((sizing.estimate(volume, run_options, budget)?, chosen))
+    Ok((sizing.estimate(volume, run_options, budget, &mut || Ok(()))?, chosen))
 }
 
 /// The reversals that are averaged, none of them first.

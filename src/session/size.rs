@@ -130,15 +130,18 @@ pub(super) struct Sizing<'a> {
 }
 
 impl Sizing<'_> {
-    /// The most generous way to run within a budget; the leanest if none fits.
+    /// The most generous way to run within a budget; the leanest if none fits. `check` is called
+    /// before each plane of a mask.
     ///
     /// # Errors
-    /// [`Error::Argument`] if volume or options can't be used.
+    /// [`Error::Argument`] if volume or options can't be used; [`Error::Memory`] if the machine has
+    /// too little to look at a mask; whatever `check` returns.
     pub(super) fn estimate(
         &self,
         volume: &VolumeView,
         options: &RunOptions,
         budget: Budget,
+        check: &mut dyn FnMut() -> Result<()>,
     ) -> Result<Estimate> {
         let mut ways = Vec::new();
         if shared(self.model, volume, options)? {
@@ -158,7 +161,7 @@ impl Sizing<'_> {
             all.iter().min_by_key(|estimate| (estimate.host_bytes, estimate.device_bytes));
         let fits = |estimate: &&Estimate| budget.allows(estimate);
         let mut chosen = all.iter().find(fits).or(leanest).cloned().unwrap_or_default();
-        self.count_passes(volume, options, &mut chosen)?;
+        self.count_passes(volume, options, &mut chosen, check)?;
         Ok(Estimate { least_host_bytes, least_device_bytes, ..chosen })
     }
 
@@ -195,6 +198,7 @@ impl Sizing<'_> {
         volume: &VolumeView,
         options: &RunOptions,
         estimate: &mut Estimate,
+        check: &mut dyn FnMut() -> Result<()>,
     ) -> Result<()> {
         let package = self.model.package();
         for (index, part) in package.parts.iter().enumerate() {
@@ -205,11 +209,8 @@ impl Sizing<'_> {
             let run = match options.region.as_ref().filter(|_| package.is_final(index)) {
                 None => all,
                 Some(region) => {
-                    let starts = std::array::from_fn(|axis| {
-                        window::tile_starts(grids.shape[axis], patch[axis], options.step)
-                    });
-                    let pad_before = window::pad_before(grids.shape, patch);
-                    region::Wanted::new(Some(region), &grids).count(&starts, pad_before, patch)
+                    let tiling = region::Tiling::new(grids.shape, patch, options.step);
+                    region::Wanted::new(Some(region), &grids, check)?.count(&tiling, check)?
                 }
             };
             estimate.skipped_tiles += all - run;
@@ -282,8 +283,10 @@ impl Sizing<'_> {
             true => 4 * part.normalization.len() as u64 * count(shape),
             false => 0,
         };
-        let across = tiles / window::tile_starts(shape[0], patch[0], options.step).len().max(1);
+        let tiling = region::Tiling::new(shape, patch, options.step);
+        let across = tiles / tiling.counts()[0].max(1);
         let lists = tiles * (TILE_BYTES + 1)
+            + tiling.bytes() as usize
             + (native_shape.iter().sum::<usize>() + 4 * shape.iter().sum::<usize>())
                 * MAP_BYTES
                 * 3;

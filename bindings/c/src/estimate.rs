@@ -76,8 +76,8 @@ fn written(estimate: &Estimate, out: *mut voxtile_estimate) -> Result<()> {
 
 /// Says what voxtile_run on `volume` with `options` would need for labels alone, at most; reads no
 /// voxel, so `volume->data` must be valid but may hold anything. A mask is read, for the tiles that
-/// it leaves out. `options` may be NULL for the defaults. Set `out->struct_size` first. Probabilities
-/// are not counted; voxtile_run_estimate_output counts them.
+/// it leaves out. `options` may be NULL for the defaults. Set `out->struct_size` first.
+/// Probabilities are not counted; voxtile_run_estimate_output counts them.
 ///
 /// # Safety
 /// Pointers are NULL or valid.

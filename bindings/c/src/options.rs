@@ -139,7 +139,8 @@ unsafe fn cleanup_step(given: &voxtile_cleanup) -> Result<Cleanup> {
         6 | 26 if given.step != VOXTILE_CLEANUP_FILL_HOLES => given.connectivity as u8,
         other => {
             return wrong(format!(
-                "cleanup.connectivity is {other}, expected 6, 26 or 0, and for                  VOXTILE_CLEANUP_FILL_HOLES 0"
+                "cleanup.connectivity is {other}, expected 6, 26 or 0, and for \
+                 VOXTILE_CLEANUP_FILL_HOLES 0"
             ));
         }
     };

@@ -24,7 +24,8 @@ pub(super) struct RowScratch {
     pub(super) features: Buffer,
     /// `[voxel][padded classes]`
     pub(super) scores: Buffer,
-    /// A row of the mosaic, `[voxel][depth]`, or the corners of a cell, where the mosaic holds half precision.
+    /// A row of the mosaic, `[voxel][depth]`, or the corners of a cell, where the mosaic holds half
+    /// precision.
     pub(super) sums: Buffer,
     /// The class that the rows of cells agree on, `[voxel]`.
     pub(super) agreed: Vec<u16>,
