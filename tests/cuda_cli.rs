@@ -316,7 +316,9 @@ fn without_a_gpu_the_processor_is_taken_and_the_reason_told() {
     };
     let busy = "opening an old GPU: CUDA_ERROR_DEVICE_UNAVAILABLE (device is busy)";
     let old = Some(old.path());
-    let mut cases: Vec<(Option<&Path>, &[(&str, &str)], &str)> = vec![
+    // Folder of the driver, its variables, and what is told.
+    type Fallback<'a> = (Option<&'a Path>, &'a [(&'a str, &'a str)], &'a str);
+    let mut cases: Vec<Fallback> = vec![
         (old, &[("OLD_DRIVER", "11040")], "supports CUDA 11.4; voxtile needs 12.0"),
         (old, &[("OLD_INIT", "100")], "sees no GPU"),
         (old, &[("OLD_INIT", "999")], "CUDA_ERROR_UNKNOWN"),

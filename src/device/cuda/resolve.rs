@@ -182,7 +182,7 @@ impl Mosaic {
             flags: flags.address(),
             first: slab.planes.start as i32,
             planes: slab.planes.len() as i32,
-            wanted_count: wanted.len() as i32,
+            wanted_count: wanted.length() as i32,
             // Features lie side by side, so the mean over folds is taken by the weights.
             folds: if by_class { 1.0 } else { head.folds as f32 },
             by_class: i32::from(by_class),
@@ -219,7 +219,7 @@ impl Mosaic {
                 let range = &self.job.region[axis];
                 [range.start as i32, range.end as i32]
             }),
-            wanted_count: wanted.len() as i32,
+            wanted_count: wanted.length() as i32,
             by_class: i32::from(self.job.blend == Blend::Probabilities),
             decision: decision(&self.job),
             reserved: 0,

@@ -78,7 +78,7 @@ impl<T: Pod> Buffer<T> {
     }
 
     /// How many values it holds.
-    pub fn len(&self) -> usize {
+    pub fn length(&self) -> usize {
         self.length
     }
 
@@ -219,7 +219,7 @@ impl<T: Pod> Pinned<T> {
     }
 
     /// How many values it holds.
-    pub fn len(&self) -> usize {
+    pub fn length(&self) -> usize {
         self.length
     }
 

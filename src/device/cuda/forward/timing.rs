@@ -112,11 +112,11 @@ fn name(network: &Network, op: &Op) -> String {
         name.strip_suffix(".weight").unwrap_or(name).to_string()
     };
     let written_by = |tensor: TensorId| {
-        let convs = network.ops.iter().filter_map(|op| match op {
+        let mut convs = network.ops.iter().filter_map(|op| match op {
             Op::Conv(conv) if conv.output == tensor => Some(of(conv)),
             _ => None,
         });
-        convs.last().unwrap_or_default()
+        convs.next_back().unwrap_or_default()
     };
     match op {
         Op::Conv(conv) => of(conv),

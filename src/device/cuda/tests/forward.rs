@@ -45,11 +45,11 @@ impl Loaded {
     /// Runs it and returns the bytes of all activations.
     fn run(&self, patch: &[f32]) -> Vec<u8> {
         let (arena, stream) = (self.forward.arena(), &self.gpu.stream);
-        arena.fill(stream, 0..arena.len(), 0xff).unwrap();
+        arena.fill(stream, 0..arena.length(), 0xff).unwrap();
         let input = stored(self.gpu.precision, patch);
         arena.write(stream, self.place(self.plan.network.input), &input).unwrap();
         self.forward.run(&self.gpu, 0).unwrap();
-        let mut bytes = vec![0; arena.len()];
+        let mut bytes = vec![0; arena.length()];
         arena.read(stream, 0, &mut bytes).unwrap();
         bytes
     }

@@ -101,7 +101,7 @@ fn planes_are_those_of_the_processor() {
                 .unwrap();
             for (channel, expected) in made.values.chunks_exact(outputs.len() * plane).enumerate() {
                 resampler.make(&gpu, channel, &outputs, ring.address(), held).unwrap();
-                let mut found = vec![0.0; ring.len()];
+                let mut found = vec![0.0; ring.length()];
                 ring.read(&gpu.stream, 0, &mut found).unwrap();
                 // Sums of values of this size are rounded.
                 let size = expected.iter().fold(1.0, |most: f32, value| most.max(value.abs()));
