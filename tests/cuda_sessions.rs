@@ -131,6 +131,34 @@ fn a_cancelled_run_leaves_nothing_behind() {
     assert!(labels(&session, &voxels) == expected);
 }
 
+/// A GPU resamples by itself, unless the processor must see the planes: to look for air, here.
+#[test]
+fn volumes_of_another_spacing() {
+    if !emulator::inside("volumes_of_another_spacing", &[("THREADS", "1")]) {
+        return;
+    }
+    let model = model(5);
+    let voxels = voxels(1);
+    let volume = VolumeView { geometry: Geometry::axis_aligned([1.1, 1.1, 2.3]), ..view(&voxels) };
+    let labels = |device, skip_air_below| {
+        let precision = Some(Precision::F32);
+        let options = SessionOptions { device, precision, threads: 1, ..SessionOptions::default() };
+        let session = Session::new(Arc::clone(&model), &options).unwrap();
+        let options = RunOptions { skip_air_below, ..RunOptions::default() };
+        match session.run(&volume, &options, &mut Unobserved).unwrap().labels {
+            LabelMap::U8(labels) => labels,
+            LabelMap::U16(_) => panic!("five classes fit a byte"),
+        }
+    };
+    let expected = labels(DeviceChoice::Cpu, None);
+    assert!((1..5).any(|class| expected.contains(&class)));
+    for skip_air_below in [None, Some(-1e6)] {
+        let found = labels(DeviceChoice::Cuda(0), skip_air_below);
+        let differ = found.iter().zip(&expected).filter(|(a, b)| a != b).count();
+        assert!(differ * 500 <= expected.len(), "{differ} of {}", expected.len());
+    }
+}
+
 /// The parts of a model take the GPU in turn.
 #[test]
 fn folds_and_a_budget() {
