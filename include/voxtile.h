@@ -173,6 +173,7 @@
 
 // voxtile_cleanup.step: background that one label encloses by faces becomes that label.
 #define VOXTILE_CLEANUP_FILL_HOLES 3
+
 // voxtile_memory_part.place: the machine's memory.
 #define VOXTILE_PLACE_HOST 0
 
@@ -223,7 +224,8 @@ typedef struct voxtile_device {
 typedef struct voxtile_error {
     // What the call returned.
     voxtile_status status;
-    // errno of the system's call that failed, 0 if none.
+    // errno of the system's call that failed, or the CUDA driver's number of its error; 0 if
+    // neither.
     int32_t native;
     // One sentence: what, where, what was expected.
     char message[504];

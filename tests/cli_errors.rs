@@ -103,7 +103,7 @@ fn unusable_inputs_are_3() {
     std::fs::create_dir(folder.join("scans")).unwrap();
     fails(folder, &input(&["scans"]), 3, "scans is a folder (DICOM series are not read)");
     fails(folder, &input(&["empty.nii.gz"]), 3, "empty");
-    fails(folder, &input(&["ct.mha"]), 3, "MetaImage is not read; convert it");
+    fails(folder, &input(&["ct.mha"]), 3, "its header has no field `ElementDataFile`");
     fails(folder, &input(&["model.safetensors"]), 3, "model.safetensors");
     fails(folder, &input(&["ct.nii.gz", "other.nii.gz"]), 3, "10 x 9 x 7");
     let text = "the input has 2 channels, but model.safetensors takes 1";
@@ -161,7 +161,7 @@ fn outputs_that_cannot_be_written_are_6_before_anything_runs() {
     // The model does not exist: outputs are looked at first.
     let output =
         |name: &'static str| segment(&["ct.nii.gz"], &["-m", "none.safetensors", "-o", name]);
-    fails(folder, &output("labels.mha"), 6, "must end in .nii.gz");
+    fails(folder, &output("labels.png"), 6, "ends in .nii.gz");
     fails(folder, &output("none/labels.nii.gz"), 6, "the folder none does not exist");
     fails(folder, &output("ct.nii.gz"), 6, "is also an input");
     fails(folder, &output("folder/../ct.nii.gz"), 6, "is also an input");

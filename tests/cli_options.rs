@@ -108,7 +108,7 @@ fn a_region_has_the_labels_of_the_whole_and_nothing_else() {
     assert_eq!(report["options"]["region_mask"], "mask.nii.gz");
     let parts = report["memory"]["parts"].as_array().unwrap();
     let voxels = DIMS.iter().product::<usize>();
-    let named = json!({ "name": "mask of the region", "bytes": voxels });
+    let named = json!({ "name": "mask of the region", "bytes": voxels, "place": "host" });
     assert!(parts.contains(&named), "{parts:?}");
 }
 
@@ -321,7 +321,8 @@ fn a_plan_says_what_the_run_then_reports() {
         }
         assert_eq!(planned["options"], report["options"]);
         assert_eq!(planned["seconds"]["network"], Value::Null);
-        let image = json!({ "name": "image", "bytes": DIMS.iter().product::<usize>() });
+        let voxels = DIMS.iter().product::<usize>();
+        let image = json!({ "name": "image", "bytes": voxels, "place": "host" });
         assert!(parts.contains(&image), "{parts:?}");
     }
     let text = program.succeed(&plan(&["--json"]));

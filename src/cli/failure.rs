@@ -127,10 +127,10 @@ mod tests {
         assert_eq!(exit(Error::NoDevice("x".into())), Exit::Device);
         let close = Error::Memory {
             what: "it".into(),
-            needed_bytes: 1 << 30,
-            available_bytes: (1 << 30) - 1,
+            needed_bytes: 5 << 20,
+            available_bytes: (5 << 20) - 1,
         };
         let message = Failure::of(Exit::Input)(close).message;
-        assert!(message.contains("needs 1073741824 bytes, but 1073741823 bytes are"), "{message}");
+        assert!(message.contains("needs 5242880 bytes, but 5242879 bytes are"), "{message}");
     }
 }
