@@ -55,7 +55,7 @@ static voxtile_volume good_volume(void)
     return v;
 }
 
-static voxtile_output good_output(void)
+static inline voxtile_output good_output(void)
 {
     voxtile_output o;
     memset(&o, 0, sizeof o);
@@ -66,7 +66,7 @@ static voxtile_output good_output(void)
     return o;
 }
 
-static voxtile_run_options good_options(void)
+static inline voxtile_run_options good_options(void)
 {
     voxtile_run_options o;
     memset(&o, 0, sizeof o);
