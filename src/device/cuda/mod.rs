@@ -145,7 +145,7 @@ fn choose(driver: &Driver, ordinal: Option<u32>) -> Result<Properties> {
 }
 
 /// An NVIDIA GPU as a device. What is asked of it is done in order, and later: the processor goes on
-/// meanwhile, but for [`AHEAD`] tiles.
+/// meanwhile, at most two tiles ahead.
 pub struct Cuda {
     info: DeviceInfo,
     // What they allocated goes first, then the context.
