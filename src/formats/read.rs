@@ -62,7 +62,7 @@ pub fn memory_bytes<P: AsRef<Path>>(paths: &[P]) -> Result<u64> {
         bytes = bytes.saturating_add(match paths {
             [_] => opened.memory_bytes(),
             // Several are put together, as they are or as `f32`; the last may be there twice.
-            _ => 2 * claims.voxel_bytes.max(4 * voxels),
+            _ => claims.voxel_bytes.max(voxels.saturating_mul(4)).saturating_mul(2),
         });
     }
     Ok(bytes)

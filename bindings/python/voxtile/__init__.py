@@ -94,7 +94,8 @@ class Estimate:
 
 
 def devices() -> List[Device]:
-    """The devices of this machine; the first is taken where none is named."""
+    """The devices of this machine: the processor, then the GPUs. Where none is named, a GPU that
+    has room for the network is taken, else the processor."""
     found = []
     for index in range(_abi.library.voxtile_device_count()):
         device = _abi.Device()

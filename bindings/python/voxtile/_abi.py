@@ -33,10 +33,16 @@ class Device(Sized):
         ("struct_size", c_uint32),
         ("id", c_uint32),
         ("kind", c_uint32),
-        ("reserved", c_uint32),
+        ("ordinal", c_uint32),
         ("memory_total", c_uint64),
         ("memory_free", c_uint64),
         ("name", c_char * 96),
+        ("capability_major", c_uint32),
+        ("capability_minor", c_uint32),
+        ("covered", c_uint32),
+        ("reserved", c_uint32),
+        ("driver", c_char * 16),
+        ("kernels", c_char * 16),
     ]
 
 
@@ -77,10 +83,11 @@ class SessionOptions(Sized):
         ("struct_size", c_uint32),
         ("device", c_uint32),
         ("threads", c_uint32),
-        ("reserved", c_uint32),
+        ("precision", c_uint32),
         ("host_budget", c_uint64),
         ("log", LogFunction),
         ("log_user", c_void_p),
+        ("device_budget", c_uint64),
     ]
 
 
@@ -135,6 +142,9 @@ class RunOptions(Sized):
         ("probability_grid", c_uint32),
         ("probability", c_void_p),
         ("probability_user", c_void_p),
+        ("cleanup", c_void_p),
+        ("cleanup_count", c_uint32),
+        ("reserved", c_uint32),
     ]
 
 
@@ -150,6 +160,9 @@ class Estimate(Sized):
         ("prepared_kept", c_uint32),
         ("memory_parts", c_uint32),
         ("reserved_too", c_uint32),
+        ("skipped_tiles", c_uint64),
+        ("device_bytes", c_uint64),
+        ("least_device_bytes", c_uint64),
     ]
 
 

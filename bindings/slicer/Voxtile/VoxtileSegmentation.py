@@ -174,7 +174,10 @@ class VoxtileSegmentationLogic(ScriptedLoadableModuleLogic):
                 logging.info("voxtile: %s", line)
             if self.run.error:
                 raise ProgramError(self.run.error)
-            self.segmentation = self._load()
+            try:
+                self.segmentation = self._load()
+            except Exception as error:  # Slicer raises what it likes
+                raise ProgramError(f"The segmentation can't be loaded: {error}") from error
         finally:
             self.clear()
         return True

@@ -65,9 +65,14 @@ impl Forward {
     /// Bytes of each tensor and weight that an operation reads or writes, each counted once.
     fn bytes_moved(&self, op: &Op) -> f64 {
         let network = &self.plan.network;
-        let values = |tensor: TensorId| {
-            let tensor = &network.tensors[tensor.0];
-            padded(tensor.channels) * tensor.shape.iter().product::<usize>()
+        // The input is planar; other tensors have strings of channels.
+        let values = |id: TensorId| {
+            let tensor = &network.tensors[id.0];
+            let channels = match id == network.input {
+                true => tensor.channels,
+                false => tensor.channels.next_multiple_of(CHANNEL_BLOCK),
+            };
+            channels * tensor.shape.iter().product::<usize>()
         };
         let all = match op {
             Op::Conv(conv) => {
@@ -86,11 +91,6 @@ impl Forward {
         };
         (all * value_bytes(self.precision)) as f64
     }
-}
-
-/// As memory holds them; the network's input holds what it has.
-fn padded(channels: usize) -> usize {
-    if channels < 4 { channels } else { channels.next_multiple_of(CHANNEL_BLOCK) }
 }
 
 fn parameter(network: &Network, conv: &Conv) -> usize {
