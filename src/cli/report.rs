@@ -24,6 +24,11 @@ impl Found {
         self.statistics.as_ref().map_or(0, |statistics| statistics.voxels)
     }
 
+    /// Whether any voxel has it.
+    pub fn is_present(&self) -> bool {
+        self.voxels() > 0
+    }
+
     pub fn milliliters(&self) -> f64 {
         self.statistics.as_ref().map_or(0.0, |statistics| statistics.milliliters)
     }
@@ -101,7 +106,7 @@ impl Outcome<'_> {
     /// The summary at the end of a run.
     pub fn summary(&self) -> String {
         let mut text = String::new();
-        let present: Vec<&Found> = self.found.iter().filter(|found| found.voxels() > 0).collect();
+        let present: Vec<&Found> = self.found.iter().filter(|found| found.is_present()).collect();
         let [i, j, k] = self.image.dims;
         let _ = writeln!(
             text,
@@ -146,7 +151,7 @@ impl Outcome<'_> {
 
     /// One line about a case of several.
     pub fn line(&self) -> String {
-        let present = self.found.iter().filter(|found| found.voxels() > 0).count();
+        let present = self.found.iter().filter(|found| found.is_present()).count();
         let [i, j, k] = self.image.dims;
         format!(
             "{}: {present} of {} labels found on {i} x {j} x {k} voxels, {}\n",

@@ -344,6 +344,23 @@ pub enum DeviceChoice {
     Cuda(u32),
 }
 
+/// The error of a call that is out of order: a bug of the caller, not of the user.
+fn out_of_order<T>(state: Option<T>, missing: &str) -> Result<T> {
+    state.ok_or_else(|| Error::Internal(format!("the device was used before `{missing}`")))
+}
+
+/// The error of scores that decide nothing.
+fn not_finite(planes: &Range<usize>) -> Error {
+    Error::format(
+        "the model",
+        format!(
+            "its scores in planes {}..{} are not finite; its weights or its normalization are out \
+             of range",
+            planes.start, planes.end
+        ),
+    )
+}
+
 /// How many GPUs the driver sees, at least one.
 ///
 /// # Errors

@@ -207,3 +207,10 @@ pub struct Network {
     /// Rows of the head: classes, the background included.
     pub classes: usize,
 }
+
+impl Network {
+    /// Voxels of the patch along each axis.
+    pub fn patch(&self) -> [usize; 3] {
+        self.tensors[self.input.0].shape
+    }
+}

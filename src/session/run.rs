@@ -61,11 +61,11 @@ impl Loaded {
         Ok(())
     }
 
-    /// Bytes that the device holds in a place.
-    fn bytes(&self, plans: &[Arc<Plan>], model: &Model, place: Place) -> u64 {
+    /// Bytes that the device holds of its own memory.
+    fn device_bytes(&self, plans: &[Arc<Plan>], model: &Model) -> u64 {
         let Some(part) = self.part else { return 0 };
         let folds = model.package().parts[part].folds.len();
-        MemoryPart::sum(&self.device.loaded_memory(&plans[part], folds), place)
+        MemoryPart::sum(&self.device.loaded_memory(&plans[part], folds), Place::Device)
     }
 }
 
@@ -203,7 +203,7 @@ impl Session {
         let Self { model, plans, .. } = self;
         let device = &*loaded.device;
         let sizing = Sizing { model, plans, device, threads: self.pool.threads() };
-        let held = loaded.bytes(plans, model, Place::Device);
+        let held = loaded.device_bytes(plans, model);
         let could = device.free_bytes()?.map(|free| free.saturating_add(held));
         let budget = Budget {
             host_bytes: self.host_budget(options),

@@ -15,16 +15,9 @@ import nibabel as nib
 import numpy as np
 import SimpleITK as sitk
 
+from fixture_voxels import SHAPE, rotation, values
+
 FOLDER = Path(__file__).resolve().parent.parent / "fixtures" / "nifti"
-SHAPE = (5, 4, 3)
-
-
-def rotation(x, y, z):
-    cx, sx, cy, sy, cz, sz = np.cos(x), np.sin(x), np.cos(y), np.sin(y), np.cos(z), np.sin(z)
-    about_x = np.array([[1, 0, 0], [0, cx, -sx], [0, sx, cx]])
-    about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
-    about_z = np.array([[cz, -sz, 0], [sz, cz, 0], [0, 0, 1]])
-    return about_z @ about_y @ about_x
 
 
 def affine(direction, spacing, origin):
@@ -37,21 +30,6 @@ def affine(direction, spacing, origin):
 OBLIQUE = affine(rotation(0.3, -0.2, 1.1), (0.7, 1.3, 2.5), (-81.25, 43.5, -310.75))
 STRAIGHT = affine(np.eye(3), (2.0, 3.0, 4.0), (10, 20, 30))
 MIRRORED = affine(np.diag([-1.0, 1, 1]), (2.0, 3.0, 4.0), (1, 2, 3))
-
-
-def values(kind, shape=SHAPE):
-    """Values that use the type's range, the extremes included."""
-    count = int(np.prod(shape))
-    kind = np.dtype(kind)
-    if kind.kind == "f":
-        flat = np.linspace(-1024.5, 3071.25, count)
-    else:
-        # Numbers beyond 2^53 are no doubles; a power of two is.
-        limit = np.iinfo(kind)
-        low = max(limit.min, -(2**40))
-        flat = np.linspace(low, min(limit.max, 2**40), count).round()
-        flat[0] = limit.min
-    return flat.astype(kind).reshape(shape, order="F")
 
 
 def nifti(data, sform=None, qform=None, units=2, scaling=None, swapped=False, pair=False):

@@ -300,7 +300,7 @@ pub fn write(case: &Case, computed: Computed) -> Result<Done, Failure> {
 
 /// What there is to be told of the labels that were found.
 fn segments(found: &[Found]) -> Vec<nrrd::Segment> {
-    let present = found.iter().filter(|found| found.voxels() > 0 && found.label.value != 0);
+    let present = found.iter().filter(|found| found.is_present());
     let segment = |Found { label, .. }: &Found| nrrd::Segment {
         value: label.value,
         layer: 0,

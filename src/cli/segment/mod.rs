@@ -111,8 +111,7 @@ fn segment_one(
             write_report(path, &outcome.json()).map_err(Failure::of(Exit::Output))?;
         }
         case.tell_done(console, outcome.seconds.total);
-        let structures = outcome.found.iter().filter(|f| f.voxels() > 0 && f.label.value != 0);
-        tally.structures = structures.count();
+        tally.structures = outcome.found.iter().filter(|found| found.is_present()).count();
         console.result(&outcome.summary())
     };
     let result = segment();

@@ -12,7 +12,7 @@ use super::conv_tile::{Tile, TileEpilogue};
 use super::kernels::{Kernels, TileKernel, TileKernels};
 use super::memory::{BLOCK, Buffer};
 use super::reading::{Chunk, ConvRun, conv_input};
-use super::statistics::{Partial, Running, WIDTH};
+use super::statistics::{Running, WIDTH};
 use crate::base::Result;
 use crate::net::{Conv, Epilogue, Network};
 
@@ -374,11 +374,7 @@ impl ConvLayout {
             for channel in 0..tiles.width {
                 // SAFETY: there is an entry for each brick and channel; this task alone writes it.
                 unsafe {
-                    *run.partials.get().add(at + channel) = Partial {
-                        count: running.count,
-                        mean: running.mean[channel],
-                        deviations: running.deviations[channel],
-                    };
+                    *run.partials.get().add(at + channel) = running.channel(channel);
                 }
             }
         }

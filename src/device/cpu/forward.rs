@@ -219,7 +219,7 @@ impl Forward {
 
     /// Voxels of the patch along each axis.
     pub(super) fn patch(&self) -> [usize; 3] {
-        self.plan.network.tensors[self.plan.network.input.0].shape
+        self.plan.network.patch()
     }
 
     /// The patch the network reads, `[channels][s0][s1][s2]`.

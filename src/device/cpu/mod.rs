@@ -31,8 +31,8 @@ use self::memory::BLOCK;
 use self::mosaic::Mosaic;
 use self::path::Method;
 pub use self::simd::Instructions;
-use super::{Device, DeviceInfo, Job, JobSize, MemoryPart, Precision, SlabOutput};
-use crate::base::{Error, Pool, Result};
+use super::{Device, DeviceInfo, Job, JobSize, MemoryPart, Precision, SlabOutput, out_of_order};
+use crate::base::{Pool, Result};
 use crate::net::{Network, Plan, Weights};
 use crate::window::{Slab, Tile};
 
@@ -103,15 +103,6 @@ fn head_sizes(network: &Network, folds: usize) -> [usize; 3] {
     [features, folds, network.classes.next_multiple_of(BLOCK)]
 }
 
-fn patch(network: &Network) -> [usize; 3] {
-    network.tensors[network.input.0].shape
-}
-
-/// The error of a call that is out of order: a bug of the caller, not of the user.
-fn out_of_order<T>(state: Option<T>, missing: &str) -> Result<T> {
-    state.ok_or_else(|| Error::Internal(format!("the device was used before `{missing}`")))
-}
-
 impl Device for Cpu {
     fn info(&self) -> &DeviceInfo {
         &self.info
@@ -138,7 +129,7 @@ impl Device for Cpu {
             0
         };
         let head = head_sizes(network, folds);
-        let mut parts = mosaic::memory(job, head, patch(network), self.pool.threads());
+        let mut parts = mosaic::memory(job, head, network.patch(), self.pool.threads());
         parts.push(MemoryPart::new("labels of a slab", slab * 2));
         let probabilities = slab * 4 * job.probability_classes as u64;
         parts.push(MemoryPart::new("probabilities of a slab", probabilities));

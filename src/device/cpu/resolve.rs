@@ -14,8 +14,8 @@ use super::memory::Shared;
 use super::mosaic::{Mosaic, RowScratch, SharedSums, probable};
 use super::scores::{ArgmaxRow, ScoreRow, last_above};
 use crate::base::error::{refill, resize};
-use crate::base::{Error, Pool, Result};
-use crate::device::{Blend, Decision, SlabOutput};
+use crate::base::{Pool, Result};
+use crate::device::{Blend, Decision, SlabOutput, not_finite};
 use crate::window::Slab;
 
 /// What classifying needs besides the mosaic.
@@ -158,14 +158,7 @@ impl Mosaic {
         });
         self.any_untouched |= untouched.into_inner();
         if !finite.into_inner() {
-            return Err(Error::format(
-                "the model",
-                format!(
-                    "its scores in planes {}..{} are not finite; its weights or its normalization \
-                     are out of range",
-                    slab.planes.start, slab.planes.end
-                ),
-            ));
+            return Err(not_finite(&slab.planes));
         }
         let this = &*self;
         let scorer = Scorer { mosaic: this, head, kernels, sums };

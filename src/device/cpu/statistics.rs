@@ -31,6 +31,15 @@ impl Running {
         }
         self.count = total;
     }
+
+    /// What there is of one channel.
+    pub(super) fn channel(&self, channel: usize) -> Partial {
+        Partial {
+            count: self.count,
+            mean: self.mean[channel],
+            deviations: self.deviations[channel],
+        }
+    }
 }
 
 /// One channel's mean and sum of squared deviations over the voxels of one task.

@@ -241,7 +241,7 @@ impl Forward {
                         threads: JOIN_THREADS,
                         shared_bytes: 0,
                     };
-                    let name = self.named("join_half", "join_float");
+                    let name = gpu.named("join_half", "join_float");
                     self.add(gpu, &mut fold, name, launch, work, (voxels * channels) as f64)?;
                 }
                 (Op::AveragePool(pool), _) => {
@@ -267,7 +267,7 @@ impl Forward {
                         threads: POOL_THREADS,
                         shared_bytes: 0,
                     };
-                    let name = self.named("pool_half", "pool_float");
+                    let name = gpu.named("pool_half", "pool_float");
                     self.add(gpu, &mut fold, name, launch, work, (voxels * channels) as f64)?;
                 }
                 (Op::Conv(_), None) => {
@@ -396,13 +396,6 @@ impl Forward {
         };
         fold.steps.push(Step { kernel, launch, work, multiplications });
         Ok(())
-    }
-
-    fn named(&self, half: &'static str, float: &'static str) -> &'static str {
-        match self.precision {
-            Precision::F16 => half,
-            Precision::F32 => float,
-        }
     }
 
     /// Voxels and padded channels of a tensor.

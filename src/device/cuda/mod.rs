@@ -25,7 +25,9 @@ use self::forward::Forward;
 use self::head::Head;
 use self::mosaic::Mosaic;
 use self::schedule::Schedule;
-use super::{Device, DeviceInfo, GpuInfo, Job, JobSize, MemoryPart, Precision, SlabOutput};
+use super::{
+    Device, DeviceInfo, GpuInfo, Job, JobSize, MemoryPart, Precision, SlabOutput, out_of_order,
+};
 use crate::base::{Error, Result};
 use crate::net::plan::CHANNEL_BLOCK;
 use crate::net::{Plan, Weights};
@@ -66,6 +68,14 @@ impl Gpu {
     /// What the GPU can do.
     pub(crate) fn limits(&self) -> Limits {
         self.context().limits()
+    }
+
+    /// Of two names of a kernel, that of the one for activations as they are held here.
+    pub(crate) fn named(&self, half: &'static str, float: &'static str) -> &'static str {
+        match self.precision {
+            Precision::F16 => half,
+            Precision::F32 => float,
+        }
     }
 
     /// The kernel of a name.
@@ -169,13 +179,6 @@ struct Loaded {
     head: Head,
 }
 
-impl Loaded {
-    fn patch(&self) -> [usize; 3] {
-        let network = &self.plan.network;
-        network.tensors[network.input.0].shape
-    }
-}
-
 impl Cuda {
     /// The GPU with an ordinal, or the first that our kernels cover.
     ///
@@ -240,11 +243,6 @@ impl Cuda {
     }
 }
 
-/// The error of a call that is out of order: a bug of the caller, not of the user.
-fn out_of_order<T>(state: Option<T>, missing: &str) -> Result<T> {
-    state.ok_or_else(|| Error::Internal(format!("the device was used before `{missing}`")))
-}
-
 impl Device for Cuda {
     fn info(&self) -> &DeviceInfo {
         &self.info
@@ -272,7 +270,7 @@ impl Device for Cuda {
         let padded = |channels: usize| channels.next_multiple_of(CHANNEL_BLOCK);
         let features = padded(network.tensors[network.output.0].channels);
         let head = [features, folds, padded(network.classes), network.classes];
-        mosaic::memory(job, head, network.tensors[network.input.0].shape)
+        mosaic::memory(job, head, network.patch())
     }
 
     fn load(&mut self, plan: Arc<Plan>, weights: &dyn Weights) -> Result<()> {
@@ -288,7 +286,8 @@ impl Device for Cuda {
     fn begin(&mut self, job: Job) -> Result<()> {
         self.finish();
         let network = out_of_order(self.network.as_ref(), "load")?;
-        self.mosaic = Some(Mosaic::new(&self.gpu, job, &network.head, network.patch())?);
+        self.mosaic =
+            Some(Mosaic::new(&self.gpu, job, &network.head, network.plan.network.patch())?);
         Ok(())
     }
 

@@ -11,7 +11,7 @@ use super::parameters as kernel;
 use super::resolve::{self, Resolving};
 use super::volume::{self, Volume, blocks, placement, ring_slots};
 use crate::base::Result;
-use crate::device::{Accumulators, Blend, Decision, Job, JobSize, MemoryPart, Precision};
+use crate::device::{Accumulators, Blend, Decision, Job, JobSize, MemoryPart};
 use crate::window::Tile;
 
 /// The state of a run.
@@ -90,11 +90,11 @@ impl Mosaic {
             Blend::Logits => None,
             Blend::Probabilities => Some(Identity::new(&gpu.stream, head)?),
         };
-        let name = match (job.blend, gpu.precision) {
-            (Blend::Logits, Precision::F16) => "blend_half",
-            (Blend::Logits, Precision::F32) => "blend_float",
-            (Blend::Probabilities, Precision::F16) => "blend_probabilities_half",
-            (Blend::Probabilities, Precision::F32) => "blend_probabilities_float",
+        let name = match job.blend {
+            Blend::Logits => gpu.named("blend_half", "blend_float"),
+            Blend::Probabilities => {
+                gpu.named("blend_probabilities_half", "blend_probabilities_float")
+            }
         };
         let window = std::mem::take(&mut job.window);
         Ok(Self {

@@ -6,9 +6,9 @@ use super::driver::{Address, Buffer, Kernel, Launch, Pinned};
 use super::head::{Head, scored_voxels};
 use super::mosaic::{Mosaic, decision};
 use super::parameters as kernel;
+use crate::base::Result;
 use crate::base::error::refill;
-use crate::base::{Error, Result};
-use crate::device::{Blend, Job, JobSize, MemoryPart, SlabOutput};
+use crate::device::{Blend, Job, JobSize, MemoryPart, SlabOutput, not_finite};
 use crate::volume::AxisMap;
 use crate::window::Slab;
 
@@ -139,14 +139,7 @@ impl Mosaic {
         labels_on_their_way.fetch(0..labels, &resolving.labels, 0, &gpu.stream)?;
         flags_on_their_way.fetch(0..1, &resolving.flags, 0, &gpu.stream)?;
         if flags_on_their_way.values()?[0] & kernel::FLAG_NOT_FINITE != 0 {
-            return Err(Error::format(
-                "the model",
-                format!(
-                    "its scores in planes {}..{} are not finite; its weights or its normalization \
-                     are out of range",
-                    slab.planes.start, slab.planes.end
-                ),
-            ));
+            return Err(not_finite(&slab.planes));
         }
         refill("labels of a slab", &mut output.classes, labels, 0)?;
         output.classes.copy_from_slice(&labels_on_their_way.values()?[..labels]);

@@ -2,12 +2,12 @@
 
 use std::ops::Range;
 
+use super::Gpu;
 use super::driver::{Address, Buffer, Kernel, Launch, Pinned};
 use super::parameters as kernel;
 use super::resample::{self, Resampler};
-use super::{Gpu, out_of_order};
 use crate::base::Result;
-use crate::device::{Job, JobSize, MemoryPart, Precision};
+use crate::device::{Job, JobSize, MemoryPart, out_of_order};
 use crate::window::Tile;
 
 /// Values that are sent to the device at once, at most: small enough for two of them to stay in
@@ -115,10 +115,7 @@ impl Volume {
                 Some(plan) => Some(Resampler::new(gpu, plan, channels)?),
                 None => None,
             },
-            gather: gpu.kernel(match gpu.precision {
-                Precision::F16 => "gather_half",
-                Precision::F32 => "gather_float",
-            })?,
+            gather: gpu.kernel(gpu.named("gather_half", "gather_float"))?,
         })
     }
 

@@ -25,7 +25,7 @@ use self::transform::{InputPlanes, InputRows, OutputPlanes, OutputTile, WeightPl
 use super::conv_tile::TileEpilogue;
 use super::memory::BLOCK;
 use super::reading::ConvRun;
-use super::statistics::{Partial, Running};
+use super::statistics::Running;
 use crate::net::Epilogue;
 
 /// The compiled kernels, by the outputs of a tile along an axis.
@@ -79,11 +79,7 @@ impl Winograd {
                 // SAFETY: there is an entry for each row of bricks and channel; this task alone
                 // writes it.
                 unsafe {
-                    *run.partials.get().add(at + channel) = Partial {
-                        count: running.count,
-                        mean: running.mean[channel],
-                        deviations: running.deviations[channel],
-                    };
+                    *run.partials.get().add(at + channel) = running.channel(channel);
                 }
             }
         }

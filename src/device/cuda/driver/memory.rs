@@ -124,17 +124,11 @@ impl<T: Pod> Buffer<T> {
     /// # Errors
     /// [`Error::Internal`] if they leave the buffer; [`Error::Device`].
     pub fn write(&self, stream: &Stream, first: usize, values: &[T]) -> Result<()> {
-        let doing = "copying to the device";
-        out_of_bounds(doing, first.checked_add(values.len()), self.length)?;
-        if values.is_empty() {
-            return Ok(());
-        }
-        let _current = self.context.enter()?;
-        let Address(address) = self.at(first);
         let (from, bytes) = (values.as_ptr().cast(), size_of_val(values));
-        // SAFETY: both ranges were checked, and `values` outlives the wait below.
-        check(unsafe { sys::cuMemcpyHtoDAsync_v2(address, from, bytes, stream.handle()) }, doing)?;
-        stream.wait(doing)
+        self.copy(stream, first, values.len(), "copying to the device", |address| {
+            // SAFETY: both ranges were checked, and `values` outlives the wait for the copy.
+            unsafe { sys::cuMemcpyHtoDAsync_v2(address, from, bytes, stream.handle()) }
+        })
     }
 
     /// Copies values from number `first` on, after what was asked of `stream`, and waits for them.
@@ -142,17 +136,30 @@ impl<T: Pod> Buffer<T> {
     /// # Errors
     /// [`Error::Internal`] if they leave the buffer; [`Error::Device`].
     pub fn read(&self, stream: &Stream, first: usize, values: &mut [T]) -> Result<()> {
-        let doing = "copying from the device";
-        out_of_bounds(doing, first.checked_add(values.len()), self.length)?;
-        if values.is_empty() {
+        let (into, bytes) = (values.as_mut_ptr().cast(), size_of_val(values));
+        self.copy(stream, first, values.len(), "copying from the device", |address| {
+            // SAFETY: both ranges were checked, and `values` is borrowed until the wait for the
+            // copy ends; any bits are a value of a `Pod`.
+            unsafe { sys::cuMemcpyDtoHAsync_v2(into, address, bytes, stream.handle()) }
+        })
+    }
+
+    /// Lets `ask` ask for a copy of `count` values from number `first` on, and waits for it.
+    fn copy(
+        &self,
+        stream: &Stream,
+        first: usize,
+        count: usize,
+        doing: &str,
+        ask: impl FnOnce(u64) -> sys::CUresult,
+    ) -> Result<()> {
+        out_of_bounds(doing, first.checked_add(count), self.length)?;
+        if count == 0 {
             return Ok(());
         }
         let _current = self.context.enter()?;
         let Address(address) = self.at(first);
-        let (into, bytes) = (values.as_mut_ptr().cast(), size_of_val(values));
-        // SAFETY: both ranges were checked, and `values` is borrowed until the wait below ends;
-        // any bits are a value of a `Pod`.
-        check(unsafe { sys::cuMemcpyDtoHAsync_v2(into, address, bytes, stream.handle()) }, doing)?;
+        check(ask(address), doing)?;
         stream.wait(doing)
     }
 }
