@@ -5,11 +5,36 @@ use super::kernels::Kernels;
 use super::memory::Buffer;
 use super::mosaic::{Mosaic, SharedSums};
 use super::scores::Mix;
+use crate::base::Result;
+use crate::base::error::reserved;
+use crate::volume::AxisMap;
 
 /// Where no tile was blended there is no class.
 pub(super) const NONE: u16 = u16::MAX;
-/// The rows of a column are of different classes.
-const MIXED: u16 = u16::MAX - 1;
+/// The corners of a cell are of different classes.
+pub(super) const MIXED: u16 = u16::MAX - 1;
+
+/// Which cell each column of the output lies in, as places in what [`CellRow::agree`] fills.
+pub(super) struct CellColumns(Vec<u32>);
+
+impl CellColumns {
+    pub(super) fn new(map: &AxisMap, columns: usize) -> Result<Self> {
+        let mut cells = reserved("columns of the output", map.low.len())?;
+        cells.extend(
+            map.low.iter().zip(&map.high).map(
+                |(&low, &high)| {
+                    if low == high { low } else { columns as u32 + low }
+                },
+            ),
+        );
+        Ok(Self(cells))
+    }
+
+    /// The class of all corners of column `x`'s cell, or [`MIXED`].
+    pub(super) fn agreed(&self, agreed: &[u16], x: usize) -> u16 {
+        agreed[self.0[x] as usize]
+    }
+}
 
 /// The cells along one row of the output grid.
 pub(super) struct CellRow<'a> {
@@ -29,11 +54,10 @@ struct Row {
 }
 
 impl<'a> CellRow<'a> {
-    /// The cells of a row of the output; `agreed` becomes the class of each column of the volume
-    /// where all four rows are of one.
-    pub(super) fn new(mosaic: &'a Mosaic, plane: usize, row: usize, agreed: &mut Vec<u16>) -> Self {
+    /// The cells of a row of the output.
+    pub(super) fn new(mosaic: &'a Mosaic, plane: usize, row: usize) -> Self {
         let [map0, map1, _] = &mosaic.job.output;
-        let ends = |map: &crate::volume::AxisMap, at: usize| {
+        let ends = |map: &AxisMap, at: usize| {
             let fraction = map.fraction[at];
             [(map.low[at] as usize, 1.0 - fraction), (map.high[at] as usize, fraction)]
         };
@@ -46,17 +70,26 @@ impl<'a> CellRow<'a> {
                 weight: weight0 * weight1,
             }
         });
-        let this = Self { mosaic, rows };
-        let [a, b, c, d] = this.rows.map(|row| this.classes(row));
+        Self { mosaic, rows }
+    }
+
+    /// Fills `agreed` with what [`CellColumns`] looks up: for each column of the volume, and for
+    /// each column with the next, the class of all corners, or [`MIXED`].
+    pub(super) fn agree(&self, agreed: &mut Vec<u16>) {
+        let [a, b, c, d] = self.rows.map(|row| self.classes(row));
+        let four = |(((&a, &b), &c), &d)| {
+            if a == b && a == c && a == d { a } else { MIXED }
+        };
         agreed.clear();
-        agreed.extend(
-            a.iter().zip(b).zip(c).zip(d).map(
-                |(((&a, &b), &c), &d)| {
-                    if a == b && a == c && a == d { a } else { MIXED }
-                },
-            ),
-        );
-        this
+        agreed.extend(a.iter().zip(b).zip(c).zip(d).map(four));
+        let columns = agreed.len();
+        for column in 1..columns {
+            let (low, high) = (agreed[column - 1], agreed[column]);
+            agreed.push(if low == high { low } else { MIXED });
+        }
+        for class in agreed {
+            *class = if *class == NONE { 0 } else { *class };
+        }
     }
 
     /// The classes of a row of the volume.
@@ -69,17 +102,6 @@ impl<'a> CellRow<'a> {
         let map = &self.mosaic.job.output[2];
         let fraction = map.fraction[x];
         [(map.low[x] as usize, 1.0 - fraction), (map.high[x] as usize, fraction)]
-    }
-
-    /// The class of all corners of the cell of column `x`, if they are of one.
-    pub(super) fn agreed(&self, agreed: &[u16], x: usize) -> Option<u16> {
-        let map = &self.mosaic.job.output[2];
-        let (low, high) = (agreed[map.low[x] as usize], agreed[map.high[x] as usize]);
-        match low {
-            _ if low != high || low == MIXED => None,
-            NONE => Some(0),
-            class => Some(class),
-        }
     }
 
     /// The class of the nearest corner if some corner was touched by no tile.

@@ -3,8 +3,9 @@
 
 use super::conv_tile::{self, Tile};
 use super::memory::BLOCK;
+use super::probability;
 use super::rows::{self, GatherRow, JoinRow, PoolRow};
-use super::scores::{self, ArgmaxRow, BlendRow, Mix, ScoreRow};
+use super::scores::{self, BlendRow, Mix, Scored, Side, Transpose, VOXELS};
 #[cfg(target_arch = "aarch64")]
 use super::simd::Neon;
 #[cfg(target_arch = "x86_64")]
@@ -53,9 +54,12 @@ pub(super) struct Kernels {
     pub(super) winograd: WinogradKernels,
     pub(super) blend_row: unsafe fn(&BlendRow),
     pub(super) mix: unsafe fn(&Mix),
-    pub(super) score_row: unsafe fn(&ScoreRow),
-    pub(super) argmax_row: unsafe fn(&ArgmaxRow) -> bool,
-    pub(super) softmax_row: unsafe fn(*mut f32, usize, usize),
+    pub(super) transpose: unsafe fn(&Transpose),
+    pub(super) score: unsafe fn(&Scored),
+    pub(super) highest: unsafe fn(&[Side], &mut [u16; VOXELS]) -> bool,
+    pub(super) last_above: unsafe fn(&[Side], f32, &mut [u16; VOXELS]) -> bool,
+    pub(super) softmax: unsafe fn(&mut [Side]),
+    pub(super) sigmoid: unsafe fn(&mut [Side]),
 }
 
 /// Compiles every kernel for one instruction set: `narrow` and `wide` are the vectors of a
@@ -159,19 +163,33 @@ macro_rules! kernels {
                 unsafe { scores::mix::<$set>(mix) }
             }
             $(#[$feature])*
-            unsafe fn score_row(row: &ScoreRow) {
+            unsafe fn transpose(matrix: &Transpose) {
                 // SAFETY: as the caller promises.
-                unsafe { scores::score_row::<$set>(row) }
+                unsafe { scores::transpose::<$set>(matrix) }
             }
             $(#[$feature])*
-            unsafe fn argmax_row(row: &ArgmaxRow) -> bool {
+            unsafe fn score(scored: &Scored) {
                 // SAFETY: as the caller promises.
-                unsafe { scores::argmax_row::<$set>(row) }
+                unsafe { scores::score::<$set>(scored) }
             }
             $(#[$feature])*
-            unsafe fn softmax_row(scores: *mut f32, voxels: usize, classes: usize) {
+            unsafe fn highest(scores: &[Side], classes: &mut [u16; VOXELS]) -> bool {
                 // SAFETY: as the caller promises.
-                unsafe { scores::softmax_row::<$set>(scores, voxels, classes) }
+                unsafe { scores::highest::<$set>(scores, classes) }
+            }
+            $(#[$feature])*
+            unsafe fn last_above(
+                scores: &[Side], threshold: f32, classes: &mut [u16; VOXELS],
+            ) -> bool {
+                probability::last_above(scores, threshold, classes)
+            }
+            $(#[$feature])*
+            unsafe fn softmax(scores: &mut [Side]) {
+                probability::softmax(scores)
+            }
+            $(#[$feature])*
+            unsafe fn sigmoid(scores: &mut [Side]) {
+                probability::sigmoid(scores)
             }
 
             const ONE: usize = BLOCK;
@@ -210,9 +228,12 @@ macro_rules! kernels {
                 },
                 blend_row,
                 mix,
-                score_row,
-                argmax_row,
-                softmax_row,
+                transpose,
+                score,
+                highest,
+                last_above,
+                softmax,
+                sigmoid,
             };
         }
     };

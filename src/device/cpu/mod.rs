@@ -11,6 +11,7 @@ pub(in crate::device) mod memory;
 mod mosaic;
 mod norm;
 mod path;
+mod probability;
 mod reading;
 mod resolve;
 mod rows;

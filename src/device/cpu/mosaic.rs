@@ -7,11 +7,12 @@
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
+use super::cells::CellColumns;
 use super::forward::Forward;
 use super::head::Head;
 use super::kernels::Kernels;
 use super::memory::{BLOCK, Buffer, Shared};
-use super::scores::{BlendRow, ScoreRow, sigmoid};
+use super::scores::{BlendRow, Scored, Side, Transpose, VOXELS};
 use super::volume::{self, Volume};
 use crate::base::error::{filled, reserved};
 use crate::base::{Pool, Result};
@@ -20,19 +21,17 @@ use crate::window::Tile;
 
 /// Memory of one thread.
 pub(super) struct RowScratch {
-    /// `[voxel][features]`
-    pub(super) features: Buffer,
-    /// `[voxel][padded classes]`
+    /// Voxels one after the other: `[`[`VOXELS`]`][depth]`, or features if there are more.
+    pub(super) voxels: Buffer,
+    /// Their values side by side, `[value][`[`VOXELS`]`]`.
+    pub(super) values: Buffer,
+    /// `[padded class][`[`VOXELS`]`]`
     pub(super) scores: Buffer,
     /// A row of the mosaic, `[voxel][depth]`, or the corners of a cell, where the mosaic holds half
     /// precision.
     pub(super) sums: Buffer,
-    /// The class that the rows of cells agree on, `[voxel]`.
+    /// What is known of the cells along a row.
     pub(super) agreed: Vec<u16>,
-    /// Output columns whose cells do not agree.
-    pub(super) open: Vec<u32>,
-    /// Their classes.
-    pub(super) classes: Vec<u16>,
 }
 
 /// Voxels that a voxel of the output may lie between.
@@ -141,6 +140,7 @@ pub(super) struct Mosaic {
     /// `[plane % (slab planes + 1)][shape1][shape2]`.
     pub(super) classes: Vec<u16>,
     pub(super) scratch: Vec<RowScratch>,
+    pub(super) cell_columns: CellColumns,
     /// Whether any voxel had no class, for no tile was blended there.
     pub(super) any_untouched: bool,
     /// Planes before this one have been cleared and may hold something.
@@ -159,13 +159,19 @@ fn depth_of(blend: Blend, features: usize, folds: usize, padded_classes: usize) 
     }
 }
 
-/// Values of a thread's features and scores, for a row of voxels.
-fn scratch_values(head: [usize; 3], blend: Blend, voxels: usize) -> [usize; 2] {
+/// Values of a thread's voxels, one after the other or side by side, and of their scores.
+fn scratch_values(head: [usize; 3], blend: Blend) -> [usize; 2] {
     let [features, folds, padded_classes] = head;
-    [
-        voxels * depth_of(blend, features, folds, padded_classes).max(features),
-        voxels * padded_classes,
-    ]
+    let depth = depth_of(blend, features, folds, padded_classes);
+    [VOXELS * depth.max(features), VOXELS * padded_classes]
+}
+
+/// Values of a thread's copy in single precision.
+fn copied_values(accumulators: Accumulators, depth: usize, columns: usize) -> usize {
+    match accumulators {
+        Accumulators::F32 => 0,
+        Accumulators::F16 => depth * columns.max(CORNERS),
+    }
 }
 
 /// What a run with these sizes occupies, the volume included.
@@ -177,10 +183,11 @@ pub(super) fn memory(
 ) -> Vec<MemoryPart> {
     let plane = (size.shape[1] * size.shape[2]) as u64;
     let depth = depth_of(size.blend, head[0], head[1], head[2]) as u64;
-    let scratch = scratch_values(head, size.blend, size.shape[2]);
-    let (value, rounded) = match size.accumulators {
-        Accumulators::F32 => (4, 0),
-        Accumulators::F16 => (2, scratch[0].max(CORNERS * depth as usize)),
+    let [voxels, scores] = scratch_values(head, size.blend);
+    let copied = copied_values(size.accumulators, depth as usize, size.shape[2]);
+    let value = match size.accumulators {
+        Accumulators::F32 => 4,
+        Accumulators::F16 => 2,
     };
     let ring = size.ring_planes as u64 * plane;
     vec![
@@ -190,7 +197,7 @@ pub(super) fn memory(
         MemoryPart::new("weights of a tile's voxels", 4 * patch.iter().product::<usize>() as u64),
         MemoryPart::new(
             "scratch memory of rows",
-            (threads * (4 * (scratch[0] + scratch[1] + rounded) + 8 * size.shape[2])) as u64,
+            (threads * (4 * (2 * voxels + scores + copied) + 4 * size.shape[2])) as u64,
         ),
     ]
 }
@@ -200,23 +207,17 @@ impl Mosaic {
         let depth = depth(job.blend, head);
         let plane = job.shape[1] * job.shape[2];
         let voxels = job.ring_planes * plane;
-        let sizes = scratch_values(
-            [head.features, head.folds, head.padded_classes],
-            job.blend,
-            job.shape[2],
-        );
-        let rounded = match job.accumulators {
-            Accumulators::F32 => 0,
-            Accumulators::F16 => sizes[0].max(CORNERS * depth),
-        };
+        let [values, scores] =
+            scratch_values([head.features, head.folds, head.padded_classes], job.blend);
+        let copied = copied_values(job.accumulators, depth, job.shape[2]);
+        let buffer = |length| Buffer::zeroed("scratch memory of a thread", length);
         let row = |_| {
             Ok(RowScratch {
-                features: Buffer::zeroed("scratch memory of a thread", sizes[0])?,
-                scores: Buffer::zeroed("scratch memory of a thread", sizes[1])?,
-                sums: Buffer::zeroed("scratch memory of a thread", rounded)?,
-                agreed: reserved("scratch memory of a thread", job.shape[2])?,
-                open: reserved("scratch memory of a thread", job.shape[2])?,
-                classes: filled("scratch memory of a thread", job.shape[2], 0)?,
+                voxels: buffer(values)?,
+                values: buffer(values)?,
+                scores: buffer(scores)?,
+                sums: buffer(copied)?,
+                agreed: reserved("scratch memory of a thread", 2 * job.shape[2])?,
             })
         };
         Ok(Self {
@@ -226,6 +227,7 @@ impl Mosaic {
             weight_sums: filled("mosaic", voxels, 0.0)?,
             classes: filled("mosaic", (job.slab_planes + 1) * plane, 0)?,
             scratch: (0..threads).map(row).collect::<Result<_>>()?,
+            cell_columns: CellColumns::new(&job.output[2], job.shape[2])?,
             any_untouched: false,
             begun: 0,
             job,
@@ -301,8 +303,8 @@ impl Mosaic {
                         *weights.add(x) += weight;
                     }
                 }
-                let RowScratch { features: row_features, scores, sums: rounded, .. } =
-                    &mut *scratch.get().add(worker);
+                let scratch = &mut *scratch.get().add(worker);
+                let RowScratch { voxels, values, scores, sums: copied, .. } = scratch;
                 let mut row = BlendRow {
                     from: features.as_ptr().add(from * BLOCK),
                     from_step: if mirror[axes[2]] { -step } else { step },
@@ -313,19 +315,28 @@ impl Mosaic {
                     window: window.as_ptr(),
                     count,
                 };
-                let mut place = fold * head.features;
-                if by_class {
-                    let buffers = [row_features, scores];
-                    let decision = this.job.decision;
-                    row.from = probabilities(&row, head, fold, buffers, kernels, decision);
-                    row.from_step = head.padded_classes as isize;
-                    row.from_block = BLOCK;
-                    row.blocks = head.padded_classes / BLOCK;
-                    place = 0;
-                }
-                sums.update(voxel * this.depth, count * this.depth, rounded, |to| {
-                    row.to = to.add(place);
-                    (kernels.blend_row)(&row);
+                sums.update(voxel * this.depth, count * this.depth, copied, |to| {
+                    if !by_class {
+                        row.to = to.add(fold * head.features);
+                        (kernels.blend_row)(&row);
+                        return;
+                    }
+                    for first in (0..count).step_by(VOXELS) {
+                        let mut part = BlendRow {
+                            from: row.from.offset(first as isize * row.from_step),
+                            window: window[first..].as_ptr(),
+                            count: VOXELS.min(count - first),
+                            to: to.add(first * this.depth),
+                            ..row
+                        };
+                        let buffers = [&mut *voxels, &mut *values, &mut *scores];
+                        part.from =
+                            probabilities(&part, head, fold, buffers, kernels, this.job.decision);
+                        part.from_step = head.padded_classes as isize;
+                        part.from_block = BLOCK;
+                        part.blocks = head.padded_classes / BLOCK;
+                        (kernels.blend_row)(&part);
+                    }
                 });
             }
         });
@@ -343,19 +354,19 @@ impl Mosaic {
     }
 }
 
-/// The class probabilities of a row's voxels, `[voxel][padded classes]`.
+/// The class probabilities of at most [`VOXELS`] voxels of a row, `[voxel][padded classes]`.
 ///
 /// # Safety
-/// The row's source is valid, and the buffers of features and scores are large enough for its voxels.
+/// The row's source is valid, and the buffers are those of a [`RowScratch`].
 unsafe fn probabilities(
     row: &BlendRow,
     head: &Head,
     fold: usize,
-    [features, scores]: [&mut Buffer; 2],
+    [voxels, values, scores]: [&mut Buffer; 3],
     kernels: &Kernels,
     decision: Decision,
 ) -> *const f32 {
-    let features = features.values_mut();
+    let [features, classes] = [head.features, head.padded_classes];
     for voxel in 0..row.count {
         for block in 0..row.blocks {
             // SAFETY: as the caller promises.
@@ -363,44 +374,55 @@ unsafe fn probabilities(
                 let voxel = row.from.offset(voxel as isize * row.from_step);
                 std::slice::from_raw_parts(voxel.add(block * row.from_block), BLOCK)
             };
-            features[voxel * head.features + block * BLOCK..][..BLOCK].copy_from_slice(from);
+            voxels.values_mut()[voxel * features + block * BLOCK..][..BLOCK].copy_from_slice(from);
         }
     }
-    let scores = scores.values_mut().as_mut_ptr();
-    // SAFETY: features and scores hold `count` voxels; the head has `folds` sets of weights.
+    // SAFETY: the buffers hold so many voxels; the head has `folds` sets of weights; the kernels'
+    // instructions are there.
     unsafe {
-        (kernels.score_row)(&ScoreRow {
-            features: features.as_ptr(),
-            feature_count: head.features,
-            voxels: row.count,
-            weights: head.weights.pointer().add(fold * head.features * head.padded_classes),
-            bias: head.bias.pointer().add(fold * head.padded_classes),
-            padded_classes: head.padded_classes,
-            scores,
+        (kernels.transpose)(&Transpose {
+            from: voxels.pointer(),
+            from_step: features,
+            to: values.values_mut().as_mut_ptr(),
+            to_step: VOXELS,
+            rows: VOXELS,
+            columns: features,
         });
-        probable(kernels, decision, scores, row.count, head.padded_classes);
+        (kernels.score)(&Scored {
+            features: values.pointer(),
+            feature_count: features,
+            weights: head.weights.pointer().add(fold * features * classes),
+            bias: head.bias.pointer().add(fold * classes),
+            classes: head.classes,
+            padded_classes: classes,
+            scores: scores.values_mut().as_mut_ptr(),
+        });
+        let sides: &mut [Side] = bytemuck::cast_slice_mut(scores.values_mut());
+        let (scored, beyond) = sides.split_at_mut(head.classes);
+        probable(kernels, decision, scored);
+        beyond.fill([0.0; VOXELS]);
+        (kernels.transpose)(&Transpose {
+            from: scores.pointer(),
+            from_step: VOXELS,
+            to: voxels.values_mut().as_mut_ptr(),
+            to_step: classes,
+            rows: classes,
+            columns: VOXELS,
+        });
     }
-    scores
+    voxels.pointer()
 }
 
-/// Turns the scores of voxels, `[voxel][padded classes]`, into probabilities.
+/// Turns the scores of voxels, `[class][`[`VOXELS`]`]`, into probabilities.
 ///
 /// # Safety
-/// `scores` is valid for that many values.
-pub(super) unsafe fn probable(
-    kernels: &Kernels,
-    decision: Decision,
-    scores: *mut f32,
-    voxels: usize,
-    padded_classes: usize,
-) {
-    // SAFETY: as the caller promises; the kernels' instructions are there.
+/// The kernels' instructions are there.
+pub(super) unsafe fn probable(kernels: &Kernels, decision: Decision, scores: &mut [Side]) {
+    // SAFETY: as the caller promises.
     unsafe {
         match decision {
-            Decision::Highest => (kernels.softmax_row)(scores, voxels, padded_classes),
-            Decision::LastPositive => {
-                sigmoid(std::slice::from_raw_parts_mut(scores, voxels * padded_classes));
-            }
+            Decision::Highest => (kernels.softmax)(scores),
+            Decision::LastPositive => (kernels.sigmoid)(scores),
         }
     }
 }

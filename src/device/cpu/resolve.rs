@@ -7,12 +7,12 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::cells::{CellRow, NONE};
+use super::cells::{CellRow, MIXED, NONE};
 use super::head::Head;
 use super::kernels::Kernels;
-use super::memory::Shared;
+use super::memory::{Buffer, Shared};
 use super::mosaic::{Mosaic, RowScratch, SharedSums, probable};
-use super::scores::{ArgmaxRow, ScoreRow, last_above};
+use super::scores::{Scored, Side, Transpose, VOXELS};
 use crate::base::error::{refill, resize};
 use crate::base::{Pool, Result};
 use crate::device::{Blend, Decision, SlabOutput, not_finite};
@@ -27,50 +27,109 @@ struct Scorer<'a> {
 }
 
 impl Scorer<'_> {
-    /// The scores of `voxels` voxels whose values lie at `values`, one after the other: computed
-    /// into `scores` if the mosaic holds features, or the values themselves if it holds classes.
+    /// The scores, `[class]`, of the [`VOXELS`] voxels whose values lie at `voxels`, one voxel
+    /// after the other. The buffers are those of a [`RowScratch`].
     ///
     /// # Safety
-    /// `values` and `scores` are valid for that many voxels.
-    unsafe fn scores(&self, values: *const f32, voxels: usize, scores: *mut f32) -> *const f32 {
-        if self.mosaic.job.blend == Blend::Probabilities {
-            return values;
-        }
-        // SAFETY: as the caller promises; a voxel holds the features of all folds.
+    /// `voxels` is valid for that many voxels, and nobody writes them.
+    unsafe fn scores<'s>(
+        &self,
+        voxels: *const f32,
+        values: &'s mut Buffer,
+        scores: &'s mut Buffer,
+    ) -> &'s mut [Side] {
+        let depth = self.mosaic.depth;
+        // SAFETY: as the caller promises; the buffers hold so many voxels, and a voxel the
+        // features of all folds; the kernels' instructions are there.
         unsafe {
-            (self.kernels.score_row)(&ScoreRow {
-                features: values,
-                feature_count: self.mosaic.depth,
-                voxels,
-                weights: self.head.weights.pointer(),
-                bias: self.head.mean_bias.pointer(),
-                padded_classes: self.head.padded_classes,
-                scores,
+            (self.kernels.transpose)(&Transpose {
+                from: voxels,
+                from_step: depth,
+                to: values.values_mut().as_mut_ptr(),
+                to_step: VOXELS,
+                rows: VOXELS,
+                columns: depth,
             });
+            let scored = match self.mosaic.job.blend {
+                Blend::Probabilities => values,
+                Blend::Logits => {
+                    (self.kernels.score)(&Scored {
+                        features: values.pointer(),
+                        feature_count: depth,
+                        weights: self.head.weights.pointer(),
+                        bias: self.head.mean_bias.pointer(),
+                        classes: self.head.classes,
+                        padded_classes: self.head.padded_classes,
+                        scores: scores.values_mut().as_mut_ptr(),
+                    });
+                    scores
+                }
+            };
+            &mut bytemuck::cast_slice_mut(scored.values_mut())[..self.head.classes]
+        }
+    }
+
+    /// The classes of voxels with these scores; false if a score is not finite.
+    fn classify(&self, scores: &[Side], classes: &mut [u16; VOXELS]) -> bool {
+        let job = &self.mosaic.job;
+        let threshold = if job.blend == Blend::Logits { 0.0 } else { 0.5 };
+        // SAFETY: the kernels' instructions are there.
+        unsafe {
+            match job.decision {
+                Decision::Highest => (self.kernels.highest)(scores, classes),
+                Decision::LastPositive => (self.kernels.last_above)(scores, threshold, classes),
+            }
+        }
+    }
+
+    /// Classifies the cells of the columns `open`, at most [`VOXELS`]; their scores, `[class]`.
+    ///
+    /// # Safety
+    /// The cells' planes are final and in the ring; nobody else uses the scratch memory.
+    unsafe fn settle<'s>(
+        &self,
+        cells: &CellRow,
+        open: &[usize],
+        scratch: &'s mut RowScratch,
+        classes: &mut [u16],
+    ) -> &'s mut [Side] {
+        let RowScratch { voxels, values, scores, sums: copied, .. } = scratch;
+        let depth = self.mosaic.depth;
+        for (&x, into) in open.iter().zip(voxels.values_mut().chunks_exact_mut(depth)) {
+            // SAFETY: as the caller promises; `into` holds a voxel.
+            unsafe { cells.interpolate(x, self.sums, self.kernels, copied, into.as_mut_ptr()) };
+        }
+        // SAFETY: the buffer holds `VOXELS` voxels.
+        let scores = unsafe { self.scores(voxels.pointer(), values, scores) };
+        let mut found = [0; VOXELS];
+        // Interpolated values lie between values whose scores were finite.
+        self.classify(scores, &mut found);
+        for (&x, class) in open.iter().zip(found) {
+            let certain = self.mosaic.any_untouched.then(|| cells.untouched(x)).flatten();
+            classes[x] = certain.unwrap_or(class);
         }
         scores
     }
 
-    /// The classes of voxels whose scores lie at `scores`; false if a score is not finite.
-    ///
-    /// # Safety
-    /// `scores` is valid for as many voxels as `classes` holds.
-    unsafe fn classify(&self, scores: *const f32, classes: &mut [u16]) -> bool {
-        let job = &self.mosaic.job;
-        let threshold = if job.blend == Blend::Logits { 0.0 } else { 0.5 };
-        let (rows, padded_classes) = (self.head.classes, self.head.padded_classes);
-        // SAFETY: as the caller promises.
-        unsafe {
-            match job.decision {
-                Decision::Highest => (self.kernels.argmax_row)(&ArgmaxRow {
-                    scores,
-                    padded_classes,
-                    voxels: classes.len(),
-                    classes: classes.as_mut_ptr(),
-                }),
-                Decision::LastPositive => {
-                    let scores = std::slice::from_raw_parts(scores, classes.len() * padded_classes);
-                    last_above(scores, rows, padded_classes, threshold, classes)
+    /// Turns scores into probabilities where they aren't.
+    fn probable(&self, scores: &mut [Side]) {
+        if self.mosaic.job.blend == Blend::Logits {
+            // SAFETY: the kernels' instructions are there.
+            unsafe { probable(self.kernels, self.mosaic.job.decision, scores) };
+        }
+    }
+    /// The same for the cells of the columns `open`; where no tile was blended it is certain that
+    /// there is background.
+    fn probable_in_cells(&self, cells: &CellRow, open: &[usize], scores: &mut [Side]) {
+        self.probable(scores);
+        if !self.mosaic.any_untouched {
+            return;
+        }
+        for (lane, &x) in open.iter().enumerate() {
+            if cells.untouched(x) == Some(0) {
+                scores.iter_mut().for_each(|scores| scores[lane] = 0.0);
+                if self.mosaic.job.decision == Decision::Highest {
+                    scores[0][lane] = 1.0;
                 }
             }
         }
@@ -123,36 +182,48 @@ impl Mosaic {
                     untouched.store(true, Ordering::Relaxed);
                     return;
                 }
-                let RowScratch { scores, sums: rounded, .. } = &mut *scratch.get().add(worker);
-                let (first, count) = (voxel * this.depth, columns * this.depth);
-                sums.update(first, count, rounded, |values| this.normalize(voxel, values, head));
-                let values = sums.read(first, count, 0, rounded);
-                let buffer = scores.values_mut().as_mut_ptr();
-                let scores = scorer.scores(values, columns, buffer);
-                if !scorer.classify(scores, classes) {
-                    finite.store(false, Ordering::Relaxed);
+                let scratch = &mut *scratch.get().add(worker);
+                let RowScratch { voxels: last, values, scores, sums: copied, .. } = scratch;
+                let (first, length) = (voxel * this.depth, columns * this.depth);
+                sums.update(first, length, copied, |values| this.normalize(voxel, values, head));
+                let row_values = sums.read(first, length, 0, copied);
+                for start in (0..columns).step_by(VOXELS) {
+                    let count = VOXELS.min(columns - start);
+                    let mut from = row_values.add(start * this.depth);
+                    if count < VOXELS {
+                        // What lies behind the row is another thread's.
+                        let (voxels, beyond) = last.values_mut().split_at_mut(count * this.depth);
+                        voxels.copy_from_slice(std::slice::from_raw_parts(from, voxels.len()));
+                        beyond.fill(0.0);
+                        from = last.pointer();
+                    }
+                    let scores = scorer.scores(from, values, scores);
+                    let mut found = [0; VOXELS];
+                    if !scorer.classify(scores, &mut found) {
+                        finite.store(false, Ordering::Relaxed);
+                    }
+                    classes[start..start + count].copy_from_slice(&found[..count]);
+                    // SAFETY: `to` has room for the row.
+                    let put = |to: *mut f32, scores: &Side| {
+                        std::ptr::copy_nonoverlapping(scores.as_ptr(), to.add(start), count);
+                    };
+                    if this.job.scores {
+                        for (class, scores) in scores.iter().enumerate() {
+                            let line = (class * planes + plane) * rows + row;
+                            put(scores_out.get().add(line * columns), scores);
+                        }
+                    }
+                    if !chosen.is_empty() {
+                        scorer.probable(scores);
+                    }
+                    for (index, class) in chosen.iter().enumerate() {
+                        let line = index * voxels + task * columns;
+                        put(probabilities.get().add(line), &scores[*class]);
+                    }
                 }
                 for (_, class) in weights.iter().zip(classes).filter(|(sum, _)| **sum == 0.0) {
                     *class = NONE;
                     untouched.store(true, Ordering::Relaxed);
-                }
-                if this.job.scores {
-                    for class in 0..head.classes {
-                        let to =
-                            scores_out.get().add(((class * planes + plane) * rows + row) * columns);
-                        for x in 0..columns {
-                            *to.add(x) = *scores.add(x * head.padded_classes + class);
-                        }
-                    }
-                }
-                if !chosen.is_empty() && this.job.blend == Blend::Logits {
-                    probable(kernels, this.job.decision, buffer, columns, head.padded_classes);
-                }
-                for (index, class) in chosen.iter().enumerate() {
-                    let to = probabilities.get().add(index * voxels + task * columns);
-                    for x in 0..columns {
-                        *to.add(x) = *scores.add(x * head.padded_classes + class);
-                    }
                 }
             }
         });
@@ -226,71 +297,37 @@ impl Mosaic {
             }
             // SAFETY: workers own their scratch memory.
             let scratch = unsafe { &mut *scratch.get().add(worker) };
-            let cells = CellRow::new(self, plane, row, &mut scratch.agreed);
-            let most = self.job.shape[2];
-            scratch.open.clear();
-            for x in region[2].clone() {
-                match cells.agreed(&scratch.agreed, x) {
-                    Some(class) if wanted.is_empty() => classes[x] = class,
-                    _ => scratch.open.push(x as u32),
+            let cells = CellRow::new(self, plane, row);
+            cells.agree(&mut scratch.agreed);
+            let columns_wanted = region[2].clone();
+            // Columns to score: fewer than a vector's, and what one more piece of the row adds.
+            let (mut open, mut count) = ([0; 2 * VOXELS], 0);
+            for start in columns_wanted.clone().step_by(VOXELS) {
+                let end = columns_wanted.end.min(start + VOXELS);
+                for x in start..end {
+                    classes[x] = self.cell_columns.agreed(&scratch.agreed, x);
+                    open[count] = x;
+                    count += usize::from(classes[x] == MIXED || !wanted.is_empty());
                 }
-                if scratch.open.len() < most && x + 1 < region[2].end {
-                    continue;
-                }
-                let count = scratch.open.len();
-                let features = scratch.features.values_mut();
-                for (&x, features) in scratch.open.iter().zip(features.chunks_exact_mut(self.depth))
-                {
-                    // SAFETY: the cell's planes and rows are final and in the ring, and the
-                    // scratch memory holds a voxel.
-                    unsafe {
-                        let (sums, into) = (&mut scratch.sums, features.as_mut_ptr());
-                        cells.interpolate(x as usize, scorer.sums, scorer.kernels, sums, into);
+                while count >= VOXELS || (count > 0 && end == columns_wanted.end) {
+                    let now = &open[..count.min(VOXELS)];
+                    // SAFETY: the cells' planes are final and in the ring; the scratch memory is
+                    // this worker's.
+                    let scores = unsafe { scorer.settle(&cells, now, scratch, classes) };
+                    if !wanted.is_empty() {
+                        scorer.probable_in_cells(&cells, now, scores);
                     }
-                }
-                let found = &mut scratch.classes[..count];
-                // SAFETY: the scratch memory holds as many voxels as are open.
-                let scores = unsafe {
-                    let buffer = scratch.scores.values_mut().as_mut_ptr();
-                    let scores = scorer.scores(features.as_ptr(), count, buffer);
-                    scorer.classify(scores, found);
-                    if !wanted.is_empty() && self.job.blend == Blend::Logits {
-                        let padded_classes = scorer.head.padded_classes;
-                        let kernels = scorer.kernels;
-                        probable(kernels, self.job.decision, buffer, count, padded_classes);
-                    }
-                    scores
-                };
-                for (&x, &class) in scratch.open.iter().zip(&*found) {
-                    let certain = self.any_untouched.then(|| cells.untouched(x as usize)).flatten();
-                    classes[x as usize] = certain.unwrap_or(class);
-                }
-                for (index, &wanted) in wanted.iter().enumerate() {
-                    let line = index * voxels + line * columns;
-                    for (number, &x) in scratch.open.iter().enumerate() {
-                        // SAFETY: this task alone writes its line.
-                        unsafe {
-                            *probabilities.get().add(line + x as usize) =
-                                *scores.add(number * scorer.head.padded_classes + wanted);
-                        }
-                    }
-                }
-                if !wanted.is_empty() && self.any_untouched {
-                    for &x in &scratch.open {
-                        if cells.untouched(x as usize) != Some(0) {
-                            continue;
-                        }
-                        for (index, &wanted) in wanted.iter().enumerate() {
-                            let background = self.job.decision == Decision::Highest && wanted == 0;
-                            let place = index * voxels + line * columns + x as usize;
+                    for (index, &class) in wanted.iter().enumerate() {
+                        let line = index * voxels + line * columns;
+                        for (&x, &score) in now.iter().zip(&scores[class]) {
                             // SAFETY: this task alone writes its line.
-                            unsafe {
-                                *probabilities.get().add(place) = f32::from(u8::from(background));
-                            }
+                            unsafe { *probabilities.get().add(line + x) = score };
                         }
                     }
+                    let settled = now.len();
+                    open.copy_within(settled..count, 0);
+                    count -= settled;
                 }
-                scratch.open.clear();
             }
         });
         Ok(())

@@ -75,19 +75,56 @@ pub(super) unsafe fn mix<S: Simd>(mix: &Mix) {
     }
 }
 
+/// Voxels that are scored at a time. Their values lie side by side, `[value][voxel]`, so that a
+/// vector holds one value of many voxels and classes are compared without crossing lanes.
+pub(super) const VOXELS: usize = 2 * BLOCK;
+
+/// One value, such as the score of one class, of [`VOXELS`] voxels.
+pub(super) type Side = [f32; VOXELS];
+
+/// A matrix to transpose: `to[column][row] = from[row][column]`.
+pub(super) struct Transpose {
+    pub(super) from: *const f32,
+    /// Values from one row to the next.
+    pub(super) from_step: usize,
+    pub(super) to: *mut f32,
+    /// Values from one column to the next.
+    pub(super) to_step: usize,
+    /// A multiple of 16.
+    pub(super) rows: usize,
+    /// A multiple of 16.
+    pub(super) columns: usize,
+}
+
+/// # Safety
+/// As for [`blend_row`].
+#[inline(always)]
+pub(super) unsafe fn transpose<S: Simd>(matrix: &Transpose) {
+    let &Transpose { from, from_step, to, to_step, rows, columns } = matrix;
+    // SAFETY: as the caller promises.
+    unsafe {
+        for row in (0..rows).step_by(S::LANES) {
+            for column in (0..columns).step_by(S::LANES) {
+                let from = from.add(row * from_step + column);
+                S::transpose(from, from_step, to.add(column * to_step + row), to_step);
+            }
+        }
+    }
+}
+
 /// Voxels to score.
-pub(super) struct ScoreRow {
-    /// `[voxel][features]`
+pub(super) struct Scored {
+    /// `[feature][`[`VOXELS`]`]`
     pub(super) features: *const f32,
     pub(super) feature_count: usize,
-    pub(super) voxels: usize,
     /// `[feature][padded classes]`
     pub(super) weights: *const f32,
-    /// `[padded classes]`; minus infinity where there is no class.
+    /// `[padded classes]`
     pub(super) bias: *const f32,
+    pub(super) classes: usize,
     /// A multiple of 16.
     pub(super) padded_classes: usize,
-    /// `[voxel][padded classes]`
+    /// `[padded class][`[`VOXELS`]`]`; what is beyond the classes means nothing.
     pub(super) scores: *mut f32,
 }
 
@@ -96,215 +133,66 @@ pub(super) struct ScoreRow {
 /// # Safety
 /// As for [`blend_row`].
 #[inline(always)]
-pub(super) unsafe fn score_row<S: Simd>(row: &ScoreRow) {
-    const VOXELS: usize = 4;
-    let whole = row.voxels / VOXELS * VOXELS;
-    // SAFETY: as the caller promises.
+pub(super) unsafe fn score<S: Simd>(scored: &Scored) {
+    // With two vectors of voxels, as many sums as hide a multiply-add's latency.
+    const CLASSES: usize = 4;
+    // SAFETY: as the caller promises; a whole number of fours fits the padded classes.
     unsafe {
-        for voxel in (0..whole).step_by(VOXELS) {
-            score_voxels::<S, VOXELS>(row, voxel);
-        }
-        for voxel in whole..row.voxels {
-            score_voxels::<S, 1>(row, voxel);
-        }
-    }
-}
-
-#[inline(always)]
-unsafe fn score_voxels<S: Simd, const M: usize>(row: &ScoreRow, first: usize) {
-    // SAFETY: as the caller of `score_row` promises.
-    unsafe {
-        let features = row.features.add(first * row.feature_count);
-        let scores = row.scores.add(first * row.padded_classes);
-        for class in (0..row.padded_classes).step_by(S::LANES) {
-            let mut sums = [S::load(row.bias.add(class)); M];
-            for feature in 0..row.feature_count {
-                let weight = S::load(row.weights.add(feature * row.padded_classes + class));
-                for (voxel, sum) in sums.iter_mut().enumerate() {
-                    let value = S::splat(*features.add(voxel * row.feature_count + feature));
-                    *sum = S::multiply_add(value, weight, *sum);
+        for lane in (0..VOXELS).step_by(2 * S::LANES) {
+            for class in (0..scored.classes).step_by(CLASSES) {
+                let bias = scored.bias.add(class);
+                let mut sums: [_; CLASSES] = std::array::from_fn(|n| [S::splat(*bias.add(n)); 2]);
+                for feature in 0..scored.feature_count {
+                    let values = scored.features.add(feature * VOXELS + lane);
+                    let values = [S::load(values), S::load(values.add(S::LANES))];
+                    let weights = scored.weights.add(feature * scored.padded_classes + class);
+                    for (n, sums) in sums.iter_mut().enumerate() {
+                        let weight = S::splat(*weights.add(n));
+                        for (value, sum) in values.iter().zip(sums) {
+                            *sum = S::multiply_add(*value, weight, *sum);
+                        }
+                    }
+                }
+                for (n, sums) in sums.into_iter().enumerate() {
+                    let scores = scored.scores.add((class + n) * VOXELS + lane);
+                    S::store(scores, sums[0]);
+                    S::store(scores.add(S::LANES), sums[1]);
                 }
             }
-            for (voxel, sum) in sums.into_iter().enumerate() {
-                S::store(scores.add(voxel * row.padded_classes + class), sum);
-            }
         }
     }
-}
-
-/// Scores to compare.
-pub(super) struct ArgmaxRow {
-    /// `[voxel][padded classes]`
-    pub(super) scores: *const f32,
-    pub(super) padded_classes: usize,
-    pub(super) voxels: usize,
-    /// `[voxel]`
-    pub(super) classes: *mut u16,
 }
 
 /// The lowest class with the highest score, for each voxel. False if a highest score is not
 /// finite.
 ///
 /// # Safety
-/// As for [`blend_row`].
+/// The processor has `S`.
 #[inline(always)]
-pub(super) unsafe fn argmax_row<S: Simd>(row: &ArgmaxRow) -> bool {
-    let mut finite = true;
-    // SAFETY: as the caller promises.
-    unsafe {
-        let mut own_lanes = [0.0; BLOCK];
-        for (lane, value) in own_lanes.iter_mut().enumerate() {
-            *value = lane as f32;
-        }
-        let own_lanes = S::load(own_lanes.as_ptr());
-        for voxel in 0..row.voxels {
-            let scores = row.scores.add(voxel * row.padded_classes);
-            let mut best = S::load(scores);
-            let mut best_class = own_lanes;
-            for class in (S::LANES..row.padded_classes).step_by(S::LANES) {
-                let score = S::load(scores.add(class));
-                let candidate = S::add(own_lanes, S::splat(class as f32));
-                best_class = S::where_greater(score, best, candidate, best_class);
-                best = S::where_greater(score, best, score, best);
+pub(super) unsafe fn highest<S: Simd>(scores: &[Side], classes: &mut [u16; VOXELS]) -> bool {
+    let (mut best_scores, mut best_classes) = ([0.0; VOXELS], [0.0; VOXELS]);
+    for lane in (0..VOXELS).step_by(2 * S::LANES) {
+        let lanes = [lane, lane + S::LANES];
+        // SAFETY: the processor has `S`, and `lanes` are within the arrays.
+        unsafe {
+            let mut best = lanes.map(|lane| S::load(scores[0].as_ptr().add(lane)));
+            let mut best_class = [S::splat(0.0); 2];
+            for (class, scores) in scores.iter().enumerate().skip(1) {
+                let class = S::splat(class as f32);
+                for (n, lane) in lanes.into_iter().enumerate() {
+                    let score = S::load(scores.as_ptr().add(lane));
+                    best_class[n] = S::where_greater(score, best[n], class, best_class[n]);
+                    best[n] = S::where_greater(score, best[n], score, best[n]);
+                }
             }
-            let mut values = [f32::NEG_INFINITY; BLOCK];
-            let mut indices = [0.0; BLOCK];
-            S::store(values.as_mut_ptr(), best);
-            S::store(indices.as_mut_ptr(), best_class);
-            let highest = folded(values, |a, b| if b > a { b } else { a });
-            for (index, value) in indices.iter_mut().zip(values) {
-                *index = if value == highest { *index } else { f32::INFINITY };
-            }
-            finite &= highest.is_finite();
-            *row.classes.add(voxel) = folded(indices, |a, b| if b < a { b } else { a }) as u16;
-        }
-    }
-    finite
-}
-
-/// Folds lanes in halves, which vectorises.
-#[inline(always)]
-fn folded(mut lanes: [f32; BLOCK], fold: impl Fn(f32, f32) -> f32) -> f32 {
-    let mut half = BLOCK / 2;
-    while half > 0 {
-        for lane in 0..half {
-            lanes[lane] = fold(lanes[lane], lanes[lane + half]);
-        }
-        half /= 2;
-    }
-    lanes[0]
-}
-
-/// Turns each voxel's scores, `[voxel][padded classes]`, into probabilities.
-///
-/// # Safety
-/// `scores` is valid for `voxels` times `padded_classes` values.
-#[inline(always)]
-pub(super) unsafe fn softmax_row<S: Simd>(scores: *mut f32, voxels: usize, padded_classes: usize) {
-    for voxel in 0..voxels {
-        // SAFETY: as the caller promises; the pointer is the slice's only use here.
-        let scores = unsafe {
-            std::slice::from_raw_parts_mut(scores.add(voxel * padded_classes), padded_classes)
-        };
-        // Lane by lane, so that nothing waits for the value before.
-        let mut most = [f32::NEG_INFINITY; BLOCK];
-        for block in scores.chunks_exact(BLOCK) {
-            for (score, most) in block.iter().zip(&mut most) {
-                *most = if *score > *most { *score } else { *most };
+            for (n, lane) in lanes.into_iter().enumerate() {
+                S::store(best_scores.as_mut_ptr().add(lane), best[n]);
+                S::store(best_classes.as_mut_ptr().add(lane), best_class[n]);
             }
         }
-        let highest = folded(most, |a, b| if b > a { b } else { a });
-        let mut sums = [0.0; BLOCK];
-        for block in scores.chunks_exact_mut(BLOCK) {
-            for (score, sum) in block.iter_mut().zip(&mut sums) {
-                *score = exponential(*score - highest);
-                *sum += *score;
-            }
-        }
-        let share = 1.0 / folded(sums, |a, b| a + b);
-        scores.iter_mut().for_each(|score| *score *= share);
     }
-}
-
-/// Turns scores of regions into probabilities, each on its own.
-pub(super) fn sigmoid(scores: &mut [f32]) {
-    for score in scores {
-        let small = exponential(-score.abs());
-        *score = if *score < 0.0 { small } else { 1.0 } / (1.0 + small);
+    for (class, best) in classes.iter_mut().zip(best_classes) {
+        *class = best as u16;
     }
-}
-
-/// 1 plus the last row whose score is above `threshold`, or 0, for each voxel of
-/// `[voxel][padded rows]`. False if a score is not finite.
-pub(super) fn last_above(
-    scores: &[f32],
-    rows: usize,
-    padded_rows: usize,
-    threshold: f32,
-    classes: &mut [u16],
-) -> bool {
-    let mut finite = true;
-    for (scores, class) in scores.chunks_exact(padded_rows).zip(classes) {
-        let scores = &scores[..rows];
-        finite &= scores.iter().all(|score| score.is_finite());
-        *class =
-            scores.iter().rposition(|&score| score > threshold).map_or(0, |row| row as u16 + 1);
-    }
-    finite
-}
-
-/// `e^x` for `x <= 0` to about 2 units in the last place, in arithmetic that vectorises: `x` is
-/// split into a whole number of ln 2 and a rest, and the rest goes through Taylor's series.
-#[inline(always)]
-fn exponential(x: f32) -> f32 {
-    /// Adding it leaves the nearest whole number in the low bits.
-    const ROUND: f32 = 12_582_912.0;
-    /// ln 2 in two parts, the first with trailing zeros so that products with it are exact.
-    const LN2_HIGH: f32 = 0.693_359_4;
-    const LN2_LOW: f32 = -2.121_944_4e-4;
-    let x = x.max(-87.0);
-    let rounded = x * std::f32::consts::LOG2_E + ROUND;
-    let whole = rounded - ROUND;
-    let rest = (x - whole * LN2_HIGH) - whole * LN2_LOW;
-    let series = 1.0
-        + rest
-            * (1.0
-                + rest
-                    * (0.5
-                        + rest
-                            * (1.0 / 6.0
-                                + rest * (1.0 / 24.0 + rest * (1.0 / 120.0 + rest / 720.0)))));
-    let exponent = rounded.to_bits().wrapping_sub(ROUND.to_bits()).wrapping_add(127) << 23;
-    series * f32::from_bits(exponent)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn regions_are_found_by_the_last_that_is_positive() {
-        let scores = [1.0, -1.0, 0.5, f32::NEG_INFINITY, -1.0, 0.0, -0.5, 9.0];
-        let mut classes = [9; 2];
-        assert!(last_above(&scores, 3, 4, 0.0, &mut classes));
-        assert_eq!(classes, [3, 0]);
-        let mut probabilities = scores;
-        sigmoid(&mut probabilities);
-        assert!((probabilities[0] - 0.731_058_6).abs() < 1e-6);
-        assert!((probabilities[1] - 0.268_941_4).abs() < 1e-6);
-        assert_eq!(probabilities[5], 0.5);
-        assert!(last_above(&probabilities, 3, 4, 0.5, &mut classes));
-        assert_eq!(classes, [3, 0]);
-        assert!(!last_above(&[f32::NAN, 1.0], 2, 2, 0.0, &mut classes[..1]));
-    }
-
-    #[test]
-    fn exponential_is_close_to_the_library_s() {
-        for step in 0..87_000 {
-            let x = -(step as f32) * 1e-3;
-            let exact = f64::from(x).exp();
-            assert!((f64::from(exponential(x)) / exact - 1.0).abs() < 4e-7, "at {x}");
-        }
-        assert!(exponential(f32::NEG_INFINITY) < 1e-37);
-    }
+    best_scores.iter().all(|score| score.is_finite())
 }

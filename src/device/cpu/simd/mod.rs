@@ -57,6 +57,17 @@ pub(super) unsafe trait Simd: Copy {
         x: Self::Vector,
         y: Self::Vector,
     ) -> Self::Vector;
+    /// Transposes `LANES` rows of as many values, `to[column][row] = from[row][column]`; rows are
+    /// `from_step` values apart, columns `to_step`.
+    #[inline(always)]
+    unsafe fn transpose(from: *const f32, from_step: usize, to: *mut f32, to_step: usize) {
+        for row in 0..Self::LANES {
+            for column in 0..Self::LANES {
+                // SAFETY: as the caller promises.
+                unsafe { *to.add(column * to_step + row) = *from.add(row * from_step + column) };
+            }
+        }
+    }
 }
 
 /// The instruction sets voxtile has kernels for.
