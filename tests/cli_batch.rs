@@ -10,6 +10,7 @@ use common::{Noise, SeededModel};
 use flate2::read::GzDecoder;
 use serde_json::{Value, json};
 use voxtile::Geometry;
+use voxtile::base::Pool;
 use voxtile::formats::{OutputFile, nifti};
 
 /// A folder with a model and a folder `in`, in which the program runs.
@@ -49,7 +50,8 @@ impl Place {
         let voxels: Vec<u8> =
             (0..dims.iter().product()).map(|_| (100.0 + 90.0 * noise.next()) as u8).collect();
         let output = OutputFile::create(&self.path(name)).unwrap();
-        nifti::write_labels(output, nifti::Labels::U8(&voxels), dims, &geometry).unwrap();
+        nifti::write_labels(output, nifti::Labels::U8(&voxels), dims, &geometry, &Pool::serial())
+            .unwrap();
     }
 
     /// Runs `voxtile segment` with the model.

@@ -7,6 +7,7 @@ use std::process::Command;
 
 use common::SeededModel;
 use voxtile::Geometry;
+use voxtile::base::Pool;
 use voxtile::formats::{OutputFile, nifti};
 
 /// A folder with a model package, an image, and what the tests add.
@@ -23,7 +24,8 @@ fn image(path: &Path, dims: [usize; 3]) {
     let geometry = Geometry { spacing: [1.5; 3], origin: [0.0; 3], direction };
     let voxels: Vec<u8> = (0..dims.iter().product::<usize>()).map(|n| (n % 251) as u8).collect();
     let output = OutputFile::create(path).unwrap();
-    nifti::write_labels(output, nifti::Labels::U8(&voxels), dims, &geometry).unwrap();
+    nifti::write_labels(output, nifti::Labels::U8(&voxels), dims, &geometry, &Pool::serial())
+        .unwrap();
 }
 
 /// Runs the program, which must fail with `code`, print `part` once as an error, print nothing

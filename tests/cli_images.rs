@@ -8,6 +8,7 @@ use common::{Noise, SeededModel};
 use program::Program;
 use safetensors::SafeTensors;
 use voxtile::Geometry;
+use voxtile::base::Pool;
 use voxtile::formats::{self, Image, Labels, OutputFile, nrrd, write_labels};
 
 const DIMS: [usize; 3] = [24, 20, 18];
@@ -31,7 +32,7 @@ fn program() -> Program {
     };
     for name in ["ct.nii.gz", "ct.nrrd", "ct.nhdr", "ct.mha", "ct.mhd"] {
         let output = OutputFile::create(&program.path(name)).unwrap();
-        write_labels(output, Labels::U8(&voxels), DIMS, &geometry, &[]).unwrap();
+        write_labels(output, Labels::U8(&voxels), DIMS, &geometry, &[], &Pool::serial()).unwrap();
     }
     program
 }

@@ -48,7 +48,8 @@ impl Case {
         let voxels: Vec<u8> =
             (0..dims.iter().product()).map(|_| (100.0 + 90.0 * noise.next()) as u8).collect();
         let output = OutputFile::create(&self.path(name)).unwrap();
-        nifti::write_labels(output, nifti::Labels::U8(&voxels), dims, &geometry).unwrap();
+        nifti::write_labels(output, nifti::Labels::U8(&voxels), dims, &geometry, &Pool::serial())
+            .unwrap();
     }
 
     fn run(&self, arguments: &[&str]) -> Output {

@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 
 use common::{Noise, SeededModel};
 use program::Program;
+use voxtile::base::Pool;
 use voxtile::formats::{self, Labels, OutputFile, write_labels};
 use voxtile::{Element, Geometry};
 
@@ -24,7 +25,7 @@ fn program() -> Program {
     let voxels: Vec<u8> = (0..count).map(|_| (100.0 + 90.0 * noise.next()) as u8).collect();
     let output = OutputFile::create(&program.path("in.nrrd")).unwrap();
     let geometry = Geometry::axis_aligned([1.5; 3]);
-    write_labels(output, Labels::U8(&voxels), DIMS, &geometry, &[]).unwrap();
+    write_labels(output, Labels::U8(&voxels), DIMS, &geometry, &[], &Pool::serial()).unwrap();
     program
 }
 

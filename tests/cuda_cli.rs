@@ -13,6 +13,7 @@ use common::{Noise, SeededModel};
 use emulator::Driver;
 use serde_json::Value;
 use voxtile::Geometry;
+use voxtile::base::Pool;
 use voxtile::formats::{OutputFile, nifti};
 
 /// A folder with a model and an image, and the program that runs there.
@@ -32,7 +33,8 @@ impl Place {
             (0..dims.iter().product()).map(|_| (noise.next() * 60.0 + 100.0) as u8).collect();
         let output = OutputFile::create(&place.path("image.nii.gz")).unwrap();
         let geometry = Geometry::axis_aligned([1.2, 1.5, 2.0]);
-        nifti::write_labels(output, nifti::Labels::U8(&voxels), dims, &geometry).unwrap();
+        nifti::write_labels(output, nifti::Labels::U8(&voxels), dims, &geometry, &Pool::serial())
+            .unwrap();
         place
     }
 

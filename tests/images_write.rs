@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use voxtile::base::Pool;
 use voxtile::formats::nrrd::{self, Code, Segment, Terminology};
 use voxtile::formats::{self, Labels, OutputFile, write_labels};
 use voxtile::{Element, Error, Geometry};
@@ -54,7 +55,7 @@ fn labels_and_geometry_come_back_from_every_format() {
         {
             // The second replaces the first.
             let output = OutputFile::create(&path).unwrap();
-            write_labels(output, labels, DIMS, &geometry(), &segments()).unwrap();
+            write_labels(output, labels, DIMS, &geometry(), &segments(), &Pool::serial()).unwrap();
             let image = formats::read(&path).unwrap();
             assert_eq!((image.dims, image.channels, image.element), (DIMS, 1, element), "{name}");
             assert_eq!(image.warnings, Vec::<String>::new());
@@ -80,7 +81,8 @@ fn segmentations_describe_their_segments() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("x.seg.nrrd");
     let output = OutputFile::create(&path).unwrap();
-    write_labels(output, Labels::U8(&[2; 24]), DIMS, &geometry(), &segments()).unwrap();
+    write_labels(output, Labels::U8(&[2; 24]), DIMS, &geometry(), &segments(), &Pool::serial())
+        .unwrap();
     assert_eq!(nrrd::read_segments(&path).unwrap(), segments());
     let bytes = std::fs::read(&path).unwrap();
     let end = bytes.windows(2).position(|pair| pair == b"\n\n").unwrap();
@@ -116,7 +118,8 @@ fn what_cannot_be_written_leaves_nothing() {
         ("x.png", &[1], ".mha"),
     ] {
         let output = OutputFile::create(&folder.path().join(name)).unwrap();
-        match write_labels(output, Labels::U8(labels), [1, 2, 3], &geometry(), &[]) {
+        match write_labels(output, Labels::U8(labels), [1, 2, 3], &geometry(), &[], &Pool::serial())
+        {
             Err(Error::Argument(message)) => assert!(message.contains(part), "{message}"),
             other => panic!("{other:?}"),
         }
@@ -124,7 +127,8 @@ fn what_cannot_be_written_leaves_nothing() {
     // The place of the data file is taken by a folder.
     std::fs::create_dir(folder.path().join("x.zraw")).unwrap();
     let output = OutputFile::create(&folder.path().join("x.mhd")).unwrap();
-    let result = write_labels(output, Labels::U8(&[1]), [1, 1, 1], &geometry(), &[]);
+    let result =
+        write_labels(output, Labels::U8(&[1]), [1, 1, 1], &geometry(), &[], &Pool::serial());
     assert!(result.unwrap_err().to_string().contains("x.zraw"));
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
     assert!(!Path::new(&folder.path().join("x.mhd")).exists());

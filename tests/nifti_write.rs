@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use voxtile::base::Pool;
 use voxtile::formats::nifti::{self, Labels};
 use voxtile::formats::{Image, LabelFormat, OutputFile};
 use voxtile::{Element, Error, Geometry};
@@ -19,7 +20,14 @@ fn fixtures() -> PathBuf {
 fn round_trip(name: &str, labels: Labels<'_>, dims: [usize; 3], geometry: &Geometry) -> Image {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(name);
-    nifti::write_labels(OutputFile::create(&path).unwrap(), labels, dims, geometry).unwrap();
+    nifti::write_labels(
+        OutputFile::create(&path).unwrap(),
+        labels,
+        dims,
+        geometry,
+        &Pool::serial(),
+    )
+    .unwrap();
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
     nifti::read(&path).unwrap()
 }
@@ -74,7 +82,8 @@ fn both_forms_are_written_with_code_1_in_millimetres() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("x.nii");
     let output = OutputFile::create(&path).unwrap();
-    nifti::write_labels(output, Labels::U8(&[7; 6]), [1, 2, 3], &STRAIGHT).unwrap();
+    nifti::write_labels(output, Labels::U8(&[7; 6]), [1, 2, 3], &STRAIGHT, &Pool::serial())
+        .unwrap();
     let bytes = std::fs::read(path).unwrap();
     assert_eq!(bytes.len(), 352 + 6);
     let short = |offset: usize| i16::from_le_bytes([bytes[offset], bytes[offset + 1]]);
@@ -95,7 +104,7 @@ fn what_nifti_cannot_hold_is_refused_and_leaves_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let refused = |name: &str, labels: &[u8], dims: [usize; 3]| {
         let output = OutputFile::create(&folder.path().join(name)).unwrap();
-        match nifti::write_labels(output, Labels::U8(labels), dims, &STRAIGHT) {
+        match nifti::write_labels(output, Labels::U8(labels), dims, &STRAIGHT, &Pool::serial()) {
             Err(Error::Argument(message)) => message,
             other => panic!("{other:?}"),
         }

@@ -58,13 +58,7 @@ impl Pool {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             n => n,
         };
-        let shared = Arc::new(Shared {
-            state: Mutex::default(),
-            started: Condvar::new(),
-            finished: Condvar::new(),
-            next_task: AtomicUsize::new(0),
-        });
-        let mut pool = Self { shared, workers: Vec::new(), turn: Mutex::new(()) };
+        let mut pool = Self::serial();
         for worker in 1..threads {
             let shared = Arc::clone(&pool.shared);
             let handle = std::thread::Builder::new()
@@ -76,6 +70,17 @@ impl Pool {
             pool.workers.push(handle);
         }
         Ok(pool)
+    }
+
+    /// A pool of the calling thread alone.
+    pub fn serial() -> Self {
+        let shared = Shared {
+            state: Mutex::default(),
+            started: Condvar::new(),
+            finished: Condvar::new(),
+            next_task: AtomicUsize::new(0),
+        };
+        Self { shared: Arc::new(shared), workers: Vec::new(), turn: Mutex::new(()) }
     }
 
     /// How many threads take part in a run.

@@ -4,11 +4,12 @@ use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use flate2::Compression;
-use flate2::write::{GzEncoder, ZlibEncoder};
+use flate2::write::ZlibEncoder;
 
+use super::gzip::GzipWriter;
 use super::nrrd::Segment;
 use super::{OutputFile, metaimage, nifti, nrrd};
-use crate::base::{Element, Error, Result};
+use crate::base::{Element, Error, Pool, Result};
 use crate::volume::Geometry;
 
 /// A label map is a fifth larger than at gzip's default level, 6, and is written two to three
@@ -136,7 +137,8 @@ pub fn data_file(path: &Path) -> Option<PathBuf> {
 /// Writes a label map of `dims` voxels along i, j, k in the format that the output's name tells, and
 /// finishes it; NRRD and MetaImage are compressed. Labels are stored as `u8` if the largest is below
 /// 255, else as `u16`. `segments` are the labels that a `.seg.nrrd` describes; other formats have no
-/// place for them.
+/// place for them. Except for MetaImage, `pool` shares the compression; the bytes do not depend on
+/// its threads.
 ///
 /// # Errors
 /// [`Error::Argument`] if the name ends in nothing that is written, if `labels` has another length
@@ -148,18 +150,19 @@ pub fn write_labels(
     dims: [usize; 3],
     geometry: &Geometry,
     segments: &[Segment],
+    pool: &Pool,
 ) -> Result<()> {
     let format = LabelFormat::of(output.path())?;
     labels.check(dims)?;
     match format {
-        LabelFormat::Nifti => nifti::write_labels(output, labels, dims, geometry),
+        LabelFormat::Nifti => nifti::write_labels(output, labels, dims, geometry, pool),
         LabelFormat::MetaImage => write_metaimage(output, labels, dims, geometry),
         LabelFormat::Nrrd | LabelFormat::Segmentation => {
             let further = match format {
                 LabelFormat::Segmentation => nrrd::segmentation_lines(segments, dims),
                 _ => String::new(),
             };
-            write_nrrd(output, labels, dims, geometry, &further)
+            write_nrrd(output, labels, dims, geometry, &further, pool)
         }
     }
 }
@@ -170,6 +173,7 @@ fn write_nrrd(
     dims: [usize; 3],
     geometry: &Geometry,
     further_lines: &str,
+    pool: &Pool,
 ) -> Result<()> {
     let path = output.path().to_owned();
     let failed = |source| Error::io(&path, source);
@@ -181,9 +185,9 @@ fn write_nrrd(
     header.push('\n');
     let compress = |file: &mut OutputFile| -> io::Result<()> {
         let file = BufWriter::with_capacity(1 << 16, file);
-        let mut encoder = GzEncoder::new(file, Compression::new(LEVEL));
+        let mut encoder = GzipWriter::new(file, LEVEL, pool)?;
         labels.write(&mut encoder, stored)?;
-        encoder.finish()?.flush()
+        encoder.finish()
     };
     output.write_all(header.as_bytes()).map_err(failed)?;
     match beside {

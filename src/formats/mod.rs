@@ -5,6 +5,7 @@
 //! it, the data file appears first.
 
 mod axes;
+mod gzip;
 pub mod image;
 pub mod labels;
 mod metaimage;

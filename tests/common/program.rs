@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::{Command, Output};
 
 use voxtile::Geometry;
+use voxtile::base::Pool;
 use voxtile::formats::{OutputFile, nifti};
 
 pub struct Program {
@@ -25,7 +26,8 @@ impl Program {
     /// Writes an image of bytes.
     pub fn image(&self, name: &str, voxels: &[u8], dims: [usize; 3], geometry: &Geometry) {
         let output = OutputFile::create(&self.path(name)).unwrap();
-        nifti::write_labels(output, nifti::Labels::U8(voxels), dims, geometry).unwrap();
+        nifti::write_labels(output, nifti::Labels::U8(voxels), dims, geometry, &Pool::serial())
+            .unwrap();
     }
 
     pub fn run(&self, arguments: &[&str]) -> Output {

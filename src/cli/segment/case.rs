@@ -115,13 +115,16 @@ pub struct Computed<'a> {
     labels: LabelMap,
     follower: Follower<'a>,
     done: Done,
+    /// For statistics and compression.
+    pool: Pool,
 }
 
 impl Computed<'_> {
     /// Bytes of memory, and what writing takes.
     pub fn bytes(&self) -> u64 {
-        const WRITING_BYTES: u64 = 1 << 20;
-        self.labels.bytes() + WRITING_BYTES
+        /// What a thread compresses, and what it becomes.
+        const WRITING_BYTES: u64 = 2 << 20;
+        self.labels.bytes() + self.pool.threads() as u64 * WRITING_BYTES
     }
 }
 
@@ -275,13 +278,13 @@ pub fn compute<'a>(
     let total = seconds + clock.elapsed().as_secs_f64();
     let seconds = Seconds { read: seconds, load: work.load_seconds, write: 0.0, total };
     let done = Done { image, report, found, seconds, estimated_bytes, memory };
-    Ok(Computed { labels, follower, done })
+    Ok(Computed { labels, follower, pool, done })
 }
 
 /// Writes its label map, and makes what was written on the way appear.
 pub fn write(case: &Case, computed: Computed) -> Result<Done, Failure> {
     let clock = Instant::now();
-    let Computed { labels, follower, mut done } = computed;
+    let Computed { labels, follower, pool, mut done } = computed;
     let labels = match &labels {
         LabelMap::U8(labels) => Labels::U8(labels),
         LabelMap::U16(labels) => Labels::U16(labels),
@@ -289,7 +292,8 @@ pub fn write(case: &Case, computed: Computed) -> Result<Done, Failure> {
     OutputFile::create(&case.output)
         .and_then(|output| {
             let Image { dims, geometry, .. } = &done.image;
-            formats::write_labels(output, labels, *dims, geometry, &segments(&done.found))
+            let segments = segments(&done.found);
+            formats::write_labels(output, labels, *dims, geometry, &segments, &pool)
         })
         .and_then(|()| follower.finish())
         .map_err(Failure::of(Exit::Output))?;

@@ -182,7 +182,8 @@ pub(super) unsafe fn highest<S: Simd>(scores: &[Side], classes: &mut [u16; VOXEL
                 for (n, lane) in lanes.into_iter().enumerate() {
                     let score = S::load(scores.as_ptr().add(lane));
                     best_class[n] = S::where_greater(score, best[n], class, best_class[n]);
-                    best[n] = S::where_greater(score, best[n], score, best[n]);
+                    // Sooner there than what a comparison would choose.
+                    best[n] = S::max(score, best[n]);
                 }
             }
             for (n, lane) in lanes.into_iter().enumerate() {

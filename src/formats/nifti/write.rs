@@ -3,14 +3,13 @@
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
-use flate2::Compression;
-use flate2::write::GzEncoder;
 use nifti::NiftiType;
 
-use crate::base::{Element, Error, Result};
+use crate::base::{Element, Error, Pool, Result};
 use crate::volume::Geometry;
 
 use super::super::OutputFile;
+use super::super::gzip::GzipWriter;
 use super::super::labels::{LEVEL, Labels};
 use super::geometry::{self, Written};
 use super::header::{HEADER_BYTES, SINGLE_FILE_OFFSET};
@@ -33,7 +32,8 @@ pub fn check_output_name(path: &Path) -> Result<bool> {
 
 /// Writes a label map of `dims` voxels along i, j, k into `output`, compressed if its name ends
 /// in `.nii.gz`, and finishes it. Labels are stored as `u8` if the largest is below 255, else as
-/// `u16` (nnU-Net's rule). qform and sform both say where the voxels lie, with code 1, in mm.
+/// `u16` (nnU-Net's rule). qform and sform both say where the voxels lie, with code 1, in mm. The
+/// bytes do not depend on the pool's threads.
 ///
 /// # Errors
 /// [`Error::Argument`] if the name ends in neither `.nii` nor `.nii.gz`, if `labels` has another
@@ -44,6 +44,7 @@ pub fn write_labels(
     labels: Labels<'_>,
     dims: [usize; 3],
     geometry: &Geometry,
+    pool: &Pool,
 ) -> Result<()> {
     let compressed = check_output_name(output.path())?;
     labels.check(dims)?;
@@ -53,10 +54,10 @@ pub fn write_labels(
     let failed = |source| Error::io(&path, source);
     if compressed {
         let file = BufWriter::with_capacity(1 << 16, &mut output);
-        let mut encoder = GzEncoder::new(file, Compression::new(LEVEL));
+        let mut encoder = GzipWriter::new(file, LEVEL, pool).map_err(failed)?;
         encoder.write_all(&header).map_err(failed)?;
         labels.write(&mut encoder, stored).map_err(failed)?;
-        encoder.finish().and_then(|mut file| file.flush()).map_err(failed)?;
+        encoder.finish().map_err(failed)?;
     } else {
         let mut file = BufWriter::with_capacity(1 << 16, &mut output);
         file.write_all(&header).map_err(failed)?;
