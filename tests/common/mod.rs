@@ -24,6 +24,8 @@ pub struct SeededModel {
     pub inputs: usize,
     pub classes: usize,
     pub folds: usize,
+    /// Added to the background's score.
+    background: f32,
     /// The package's JSON document.
     pub document: Value,
 }
@@ -89,7 +91,13 @@ impl SeededModel {
             "parts": [part],
             "provenance": { "source": "random numbers", "license": "Apache-2.0", "files": [] },
         });
-        Self { channels, blocks: 1, strides, inputs, classes, folds: 1, document }
+        Self { channels, blocks: 1, strides, inputs, classes, folds: 1, background: 0.0, document }
+    }
+
+    /// Raises the background's score, so that fewer voxels are of a structure.
+    pub fn background(mut self, raised: f32) -> Self {
+        self.background = raised;
+        self
     }
 
     /// More folds of the same shape, with weights of their own.
@@ -163,7 +171,11 @@ impl SeededModel {
                     if name.contains("norm") && name.ends_with("weight") { 1.0 } else { 0.0 };
                 let scale = if shape.len() == 1 { 0.2 } else { scale };
                 let length = shape.iter().product::<usize>();
-                let values: Vec<f32> = (0..length).map(|_| offset + noise.next() * scale).collect();
+                let mut values: Vec<f32> =
+                    (0..length).map(|_| offset + noise.next() * scale).collect();
+                if name.starts_with("seg_outputs") && name.ends_with("bias") {
+                    values[0] += self.background;
+                }
                 let name = if self.folds == 1 { name } else { format!("fold_{fold}.{name}") };
                 data.push((name, shape, bytemuck::cast_slice::<f32, u8>(&values).to_vec()));
             }

@@ -63,11 +63,13 @@ pub(super) struct Kernels {
 }
 
 /// Compiles every kernel for one instruction set: `narrow` and `wide` are the vectors of a
-/// tile's output channels and the numbers of voxels it can have.
+/// tile's output channels and the numbers of voxels it can have, `scores` the classes that are
+/// scored together, a divisor of 16, with two vectors of voxels.
 macro_rules! kernels {
     (
         $name:ident, $set:ident, [$(#[$feature:meta])*],
-        narrow $narrow:literal: [$($few:literal)*], wide $wide:literal: [$($many:literal)*]
+        narrow $narrow:literal: [$($few:literal)*], wide $wide:literal: [$($many:literal)*],
+        scores $scores:literal
     ) => {
         mod $name {
             use super::*;
@@ -170,7 +172,7 @@ macro_rules! kernels {
             $(#[$feature])*
             unsafe fn score(scored: &Scored) {
                 // SAFETY: as the caller promises.
-                unsafe { scores::score::<$set>(scored) }
+                unsafe { scores::score::<$set, $scores>(scored) }
             }
             $(#[$feature])*
             unsafe fn highest(scores: &[Side], classes: &mut [u16; VOXELS]) -> bool {
@@ -243,20 +245,20 @@ macro_rules! kernels {
 #[cfg(target_arch = "x86_64")]
 kernels!(avx512, Avx512, [#[target_feature(enable = "avx512f")]],
     narrow 1: [1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16],
-    wide 2: [1 2 3 4 5 6 7 8 9 10 11 12]);
+    wide 2: [1 2 3 4 5 6 7 8 9 10 11 12], scores 8);
 
 // 16 registers of 8 values: 6 voxels x 2 vectors.
 #[cfg(target_arch = "x86_64")]
 kernels!(avx2, Avx2, [#[target_feature(enable = "avx2,fma")]],
-    narrow 2: [1 2 3 4 5 6], wide 2: [1 2 3 4 5 6]);
+    narrow 2: [1 2 3 4 5 6], wide 2: [1 2 3 4 5 6], scores 4);
 
 // 32 registers of 4 values: 6 voxels x 4 vectors.
 #[cfg(target_arch = "aarch64")]
 kernels!(neon, Neon, [#[target_feature(enable = "neon")]],
-    narrow 4: [1 2 3 4 5 6], wide 4: [1 2 3 4 5 6]);
+    narrow 4: [1 2 3 4 5 6], wide 4: [1 2 3 4 5 6], scores 8);
 
 kernels!(portable, Portable, [],
-    narrow 2: [1 2], wide 2: [1 2]);
+    narrow 2: [1 2], wide 2: [1 2], scores 4);
 
 impl Kernels {
     /// The kernels of `instructions`, which the caller has found among

@@ -128,15 +128,13 @@ pub(super) struct Scored {
     pub(super) scores: *mut f32,
 }
 
-/// `scores = weights * features + bias`.
+/// `scores = weights * features + bias`, `CLASSES` at a time, a divisor of 16.
 ///
 /// # Safety
 /// As for [`blend_row`].
 #[inline(always)]
-pub(super) unsafe fn score<S: Simd>(scored: &Scored) {
-    // With two vectors of voxels, as many sums as hide a multiply-add's latency.
-    const CLASSES: usize = 4;
-    // SAFETY: as the caller promises; a whole number of fours fits the padded classes.
+pub(super) unsafe fn score<S: Simd, const CLASSES: usize>(scored: &Scored) {
+    // SAFETY: as the caller promises; `CLASSES` divides the padded classes.
     unsafe {
         for lane in (0..VOXELS).step_by(2 * S::LANES) {
             for class in (0..scored.classes).step_by(CLASSES) {
