@@ -304,10 +304,10 @@ impl Mosaic {
             let (mut open, mut count) = ([0; 2 * VOXELS], 0);
             for start in columns_wanted.clone().step_by(VOXELS) {
                 let end = columns_wanted.end.min(start + VOXELS);
-                for x in start..end {
-                    classes[x] = self.cell_columns.agreed(&scratch.agreed, x);
+                for (x, class) in (start..end).zip(&mut classes[start..end]) {
+                    *class = self.cell_columns.agreed(&scratch.agreed, x);
                     open[count] = x;
-                    count += usize::from(classes[x] == MIXED || !wanted.is_empty());
+                    count += usize::from(*class == MIXED || !wanted.is_empty());
                 }
                 while count >= VOXELS || (count > 0 && end == columns_wanted.end) {
                     let now = &open[..count.min(VOXELS)];
