@@ -25,7 +25,7 @@ pub struct SeededModel {
     pub classes: usize,
     pub folds: usize,
     /// Added to the background's score.
-    background: f32,
+    pub background: f32,
     /// The package's JSON document.
     pub document: Value,
 }
