@@ -2,8 +2,11 @@
 //
 //   voxtile::Model model("model.safetensors");
 //   voxtile::Session session(model);
-//   auto volume = voxtile::make<voxtile_volume>();   // fill in data, dtype, dims, spacing
+//   std::vector<int16_t> voxels = ...;               // [k][j][i]
+//   auto volume = voxtile::dense(voxels, {512, 512, 300}, {0.8, 0.8, 1.5});
 //   std::vector<uint8_t> labels = session.segment(volume);
+//   for (const auto &[label, found] : voxtile::statistics(volume, labels, model))
+//       ... label.name, found.milliliters
 //
 // Failures are thrown as voxtile::Error. An exception thrown by a function that follows a run cancels
 // the run and is rethrown from it. Threads: as voxtile.h says of the handles inside.
@@ -11,6 +14,7 @@
 
 #include "voxtile.h"
 
+#include <array>
 #include <cstdint>
 #include <exception>
 #include <functional>
@@ -50,6 +54,45 @@ template <class T> T make() noexcept {
     T value{};
     value.struct_size = sizeof(T);
     return value;
+}
+
+/// The element type that voxels of type T are.
+template <class T> constexpr uint32_t element_type() noexcept {
+    if constexpr (std::is_same_v<T, uint8_t>) return VOXTILE_U8;
+    else if constexpr (std::is_same_v<T, int8_t>) return VOXTILE_I8;
+    else if constexpr (std::is_same_v<T, uint16_t>) return VOXTILE_U16;
+    else if constexpr (std::is_same_v<T, int16_t>) return VOXTILE_I16;
+    else if constexpr (std::is_same_v<T, uint32_t>) return VOXTILE_U32;
+    else if constexpr (std::is_same_v<T, int32_t>) return VOXTILE_I32;
+    else if constexpr (std::is_same_v<T, float>) return VOXTILE_F32;
+    else {
+        static_assert(std::is_same_v<T, double>, "voxels are integers of 8 to 32 bits, float or double");
+        return VOXTILE_F64;
+    }
+}
+
+/// A volume of one channel whose voxels lie one after the other, i fastest: `dims` voxels along i,
+/// j, k, `spacing` in mm. It looks at `voxels`, which must outlive it. Origin 0 and axes to the left,
+/// to the back and to the head (LPS), unless its `origin` and `direction` are set. Throws
+/// std::invalid_argument if there are not as many voxels as `dims` say.
+template <class T>
+voxtile_volume dense(const std::vector<T> &voxels, const std::array<int64_t, 3> &dims,
+                     const std::array<double, 3> &spacing) {
+    auto volume = make<voxtile_volume>();
+    volume.dtype = element_type<T>();
+    volume.data = voxels.data();
+    uint64_t left = voxels.size();
+    std::string shape;
+    for (int axis = 0; axis < 3; ++axis) {
+        volume.dims[axis] = dims[axis];
+        volume.spacing[axis] = spacing[axis];
+        shape += (axis ? " x " : "") + std::to_string(dims[axis]);
+        left = dims[axis] > 0 && left % uint64_t(dims[axis]) == 0 ? left / uint64_t(dims[axis]) : 0;
+    }
+    if (left != 1)
+        throw std::invalid_argument("a volume of " + shape + " voxels, but there are " +
+                                    std::to_string(voxels.size()));
+    return volume;
 }
 
 /// What a label map's value means.
@@ -321,6 +364,22 @@ std::vector<voxtile_label_statistics> statistics(const voxtile_volume &volume,
                                   uint32_t(values.size()), 0, found.data(), e);
     });
     return found;
+}
+
+/// The same of each label of a model but the background, with the label.
+template <class Value>
+std::vector<std::pair<Label, voxtile_label_statistics>>
+statistics(const voxtile_volume &volume, const std::vector<Value> &labels, const Model &model) {
+    std::vector<uint32_t> values;
+    std::vector<std::pair<Label, voxtile_label_statistics>> named;
+    for (Label label : model.labels()) {
+        if (label.value == 0) continue;
+        values.push_back(label.value);
+        named.emplace_back(std::move(label), voxtile_label_statistics{});
+    }
+    const auto found = statistics(volume, labels, values);
+    for (size_t index = 0; index < found.size(); ++index) named[index].second = found[index];
+    return named;
 }
 
 } // namespace voxtile
