@@ -375,7 +375,10 @@ impl<'a> Run<'a> {
             parts => format!("{}: ", parts[index].name),
         };
         let [a, b, c] = network;
-        self.observer.message(Level::Info, &format!("{part}{a} x {b} x {c} voxels, {tiles} tiles"));
+        self.observer.message(
+            Level::Info,
+            &format!("{part}{tiles} tiles, on the network's grid of {a} x {b} x {c} voxels"),
+        );
         if let (0, Some(notice)) = (index, package.demo_notice()) {
             self.observer.message(Level::Warning, &notice);
         }

@@ -15,8 +15,10 @@ Other blocks are mistakes of the page. `...` in a text stands for anything, over
 a line of its own; numbers may differ by a thousandth, for processors round differently.
 """
 
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -117,7 +119,13 @@ def run(page, folder):
         script.append(f"{{\n{body}}} >'{outputs / str(index)}' 2>&1 </dev/null")
         script.append(f"echo {index} >'{outputs / 'done'}'")
     (folder / "script").write_text("\n".join(script) + "\n")
-    status = subprocess.run(["bash", folder / "script"], cwd=work, timeout=900).returncode
+    # Of its own group, so that what it started ends with it.
+    shell = subprocess.Popen(["bash", folder / "script"], cwd=work, start_new_session=True)
+    try:
+        status = shell.wait(timeout=400)
+    except subprocess.TimeoutExpired:
+        os.killpg(shell.pid, signal.SIGKILL)
+        status = f"{shell.wait()}: they took more than 400 seconds"
     done = int((outputs / "done").read_text()) if (outputs / "done").exists() else -1
     for index, (number, body, said) in enumerate(steps):
         found = printed(outputs / str(index))
