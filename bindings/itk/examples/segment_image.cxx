@@ -25,6 +25,10 @@ Read(const std::string & path)
   }
   auto names = itk::GDCMSeriesFileNames::New();
   names->SetDirectory(path);
+  if (names->GetInputFileNames().empty())
+  {
+    itkGenericExceptionMacro(<< path << " has no DICOM series");
+  }
   auto reader = itk::ImageSeriesReader<Image>::New();
   reader->SetImageIO(itk::GDCMImageIO::New());
   reader->SetFileNames(names->GetInputFileNames());

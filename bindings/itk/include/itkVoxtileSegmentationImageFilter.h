@@ -53,7 +53,8 @@ public:
   static_assert(TInputImage::ImageDimension == 3, "the input has three dimensions");
   static_assert(TLabelImage::ImageDimension == 3, "the label map has three dimensions");
   static_assert(std::is_arithmetic<ComponentType>::value, "voxels are numbers");
-  static_assert(std::is_integral<LabelType>::value, "labels are integers");
+  static_assert(std::is_integral<LabelType>::value && !std::is_same<LabelType, bool>::value,
+                "labels are integers, and bool holds no more than one");
 
   itkNewMacro(Self);
   itkTypeMacro(VoxtileSegmentationImageFilter, ImageToImageFilter);

@@ -3,15 +3,21 @@
 #include <itkComposeImageFilter.h>
 #include <itkEuler3DTransform.h>
 #include <itkExtractImageFilter.h>
+#include <itkGDCMImageIO.h>
 #include <itkImageFileReader.h>
 #include <itkImageFileWriter.h>
 #include <itkImageRegionConstIterator.h>
+#include <itkImageSeriesWriter.h>
+#include <itkMetaDataObject.h>
+#include <itksys/SystemTools.hxx>
 #include <itkCastImageFilter.h>
 
 #include <functional>
+#include <iomanip>
 #include <iostream>
 #include <map>
 #include <set>
+#include <sstream>
 
 #include "itkVoxtileSegmentationImageFilter.h"
 
@@ -284,6 +290,67 @@ TestErrors()
   filter->Update();
 }
 
+template <typename TNumbers>
+std::string
+Joined(const TNumbers & numbers)
+{
+  std::ostringstream text;
+  text << std::setprecision(10);
+  for (const double number : numbers)
+  {
+    text << (text.tellp() > 0 ? "\\" : "") << number;
+  }
+  return text.str();
+}
+
+// A DICOM series of an image, a file for each plane k.
+static void
+WriteSeries(const Image * image, const std::string & folder)
+{
+  itksys::SystemTools::MakeDirectory(folder);
+  auto       io = itk::GDCMImageIO::New();
+  const auto size = image->GetLargestPossibleRegion().GetSize();
+  const auto & direction = image->GetDirection();
+  std::vector<double> axes;
+  for (unsigned axis = 0; axis < 2; ++axis)
+  {
+    for (unsigned row = 0; row < 3; ++row)
+    {
+      axes.push_back(direction(row, axis));
+    }
+  }
+  using Writer = itk::ImageSeriesWriter<Image, itk::Image<int16_t, 2>>;
+  std::vector<itk::MetaDataDictionary>   planes(size[2]);
+  Writer::DictionaryArrayType            dictionaries;
+  Writer::FileNamesContainer             names;
+  for (size_t k = 0; k < size[2]; ++k)
+  {
+    Image::IndexType index = { { 0, 0, static_cast<itk::IndexValueType>(k) } };
+    Image::PointType point;
+    image->TransformIndexToPhysicalPoint(index, point);
+    const std::vector<double> position(point.Begin(), point.End());
+    auto set = [&](const char * tag, const std::string & value) {
+      itk::EncapsulateMetaData<std::string>(planes[k], tag, value);
+    };
+    set("0008|0060", "CT");
+    set("0020|000d", "1.2.826.0.1.3680043.2.1125.1");
+    set("0020|000e", "1.2.826.0.1.3680043.2.1125.2");
+    set("0020|0013", std::to_string(k + 1));
+    set("0020|0032", Joined(position));
+    set("0020|0037", Joined(axes));
+    dictionaries.push_back(&planes[k]);
+    // Names that say nothing of the order.
+    names.push_back(folder + "/" + std::to_string((k * 7) % size[2]) + "_" + std::to_string(k) + ".dcm");
+  }
+  auto writer = Writer::New();
+  io->KeepOriginalUIDOn();
+  writer->SetInput(image);
+  writer->SetImageIO(io);
+  writer->SetFileNames(names);
+  writer->SetMetaDataDictionaryArray(&dictionaries);
+  writer->Update();
+}
+
 // Not a test: writes the example at a slant in several formats.
 static void
 Write(const std::string & folder)
@@ -296,6 +363,7 @@ Write(const std::string & folder)
   {
     itk::WriteImage(image.GetPointer(), folder + "/oblique." + ending);
   }
+  WriteSeries(image, folder + "/series");
 }
 
 int

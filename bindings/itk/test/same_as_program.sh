@@ -11,3 +11,10 @@ for image in straight.nii.gz oblique.nii.gz oblique.nrrd oblique.mha; do
     "$3" compare "$folder/itk.nrrd" "$folder/program.nrrd" | tail -1 | sed "s|^|$image: |" | tee "$folder/said"
     grep -q ": 0 of " "$folder/said"
 done
+# Of a DICOM series, which the program does not read, the labels are those of the same image.
+"$2" "$4/demo.safetensors" "$folder/series" "$folder/itk.nrrd" 2>/dev/null
+"$3" compare "$folder/itk.nrrd" "$folder/program.nrrd" | tail -1 | sed "s|^|series: |" | tee "$folder/said"
+grep -q ": 0 of " "$folder/said"
+mkdir "$folder/nothing"
+if "$2" "$4/demo.safetensors" "$folder/nothing" "$folder/none.nrrd" 2>"$folder/said"; then exit 1; fi
+grep "nothing has no DICOM series" "$folder/said"
