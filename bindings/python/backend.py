@@ -77,7 +77,8 @@ def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
     name = f"voxtile-{version}-{tag}.whl"
     info = f"voxtile-{version}.dist-info"
     built = _built()
-    files = {f"voxtile/{path.name}": (path.read_bytes(), 0o644) for path in (HERE / "voxtile").glob("*.py*") if path.is_file()}
+    sources = [path for path in (HERE / "voxtile").iterdir() if path.suffix == ".py" or path.name == "py.typed"]
+    files = {f"voxtile/{path.name}": (path.read_bytes(), 0o644) for path in sources}
     with tempfile.TemporaryDirectory() as folder:
         files[f"voxtile/{LIBRARY}"] = (_binary(built / LIBRARY, folder), 0o755)
         program = _binary(built / PROGRAM, folder)

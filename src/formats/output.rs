@@ -8,11 +8,21 @@ use tempfile::NamedTempFile;
 
 use crate::base::{Error, Result};
 
-/// A file that appears under its name only when it is complete: bytes go to a temporary file in
-/// the same folder, which [`OutputFile::finish`] renames. Dropped unfinished, it leaves nothing.
+/// A file that appears under its name only when it is complete. Dropped unfinished, it leaves
+/// nothing; nor does a program that is killed, where the file system has files without names
+/// (Linux's `O_TMPFILE`: ext4, XFS, Btrfs, tmpfs). Elsewhere a killed one leaves a hidden
+/// `.voxtile-*.tmp` beside the output.
 pub struct OutputFile {
-    temporary: NamedTempFile,
+    temporary: Temporary,
     path: PathBuf,
+}
+
+/// Where the bytes go meanwhile, in the folder of the output.
+enum Temporary {
+    /// A file without a name, until it is complete.
+    #[cfg(target_os = "linux")]
+    Unnamed(File),
+    Named(NamedTempFile),
 }
 
 impl OutputFile {
@@ -40,24 +50,20 @@ impl OutputFile {
                 "output {shown} is a pipe or a device; name a file"
             )));
         }
-        let folder = match path.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder,
-            _ => Path::new("."),
-        };
+        let folder = folder(path);
         if !folder.is_dir() {
             return Err(Error::argument(format!(
                 "output {shown}: the folder {} does not exist; create it first",
                 folder.display()
             )));
         }
-        let mut builder = tempfile::Builder::new();
-        builder.prefix(".voxtile-").suffix(".tmp");
-        // A temporary file is private by default; the finished one is meant to be as open as the
-        // user's umask lets any other new file be.
-        #[cfg(unix)]
-        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-        let temporary = builder.tempfile_in(folder).map_err(|source| Error::io(path, source))?;
-        Ok(Self { temporary, path: path.into() })
+        #[cfg(target_os = "linux")]
+        if let Some(file) = unnamed::create(folder) {
+            return Ok(Self { temporary: Temporary::Unnamed(file), path: path.into() });
+        }
+        let temporary =
+            temporary().tempfile_in(folder).map_err(|source| Error::io(path, source))?;
+        Ok(Self { temporary: Temporary::Named(temporary), path: path.into() })
     }
 
     /// Where the file will appear.
@@ -65,36 +71,113 @@ impl OutputFile {
         &self.path
     }
 
-    /// Where the temporary file is.
-    pub fn temporary_path(&self) -> &Path {
-        self.temporary.path()
+    /// A path by which the file can be opened before it is complete, as long as this lives.
+    pub fn temporary_path(&self) -> PathBuf {
+        match &self.temporary {
+            #[cfg(target_os = "linux")]
+            Temporary::Unnamed(file) => unnamed::path(file),
+            Temporary::Named(file) => file.path().into(),
+        }
     }
 
-    /// The temporary file, open for reading and writing.
+    /// The file, open for reading and writing.
     pub fn file(&mut self) -> &mut File {
-        self.temporary.as_file_mut()
+        match &mut self.temporary {
+            #[cfg(target_os = "linux")]
+            Temporary::Unnamed(file) => file,
+            Temporary::Named(file) => file.as_file_mut(),
+        }
     }
 
     /// Makes the file appear under its name, in place of one that was there.
     ///
     /// # Errors
     /// [`Error::Io`]; the temporary file is removed.
-    pub fn finish(mut self) -> Result<()> {
-        self.temporary.flush().map_err(|source| Error::io(&self.path, source))?;
-        match self.temporary.persist(&self.path) {
-            Ok(_) => Ok(()),
-            Err(error) => Err(Error::io(&self.path, error.error)),
+    pub fn finish(self) -> Result<()> {
+        let Self { temporary, path } = self;
+        match temporary {
+            #[cfg(target_os = "linux")]
+            Temporary::Unnamed(mut file) => unnamed::finish(&mut file, &path),
+            Temporary::Named(file) => file.persist(&path).map(drop).map_err(|error| error.error),
         }
+        .map_err(|source| Error::io(&path, source))
+    }
+}
+
+/// A temporary file of ours. It is private by default; the finished one is meant to be as open as
+/// the user's umask lets any other new file be.
+fn temporary() -> tempfile::Builder<'static, 'static> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".voxtile-").suffix(".tmp");
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    builder
+}
+
+/// Files without names, which are gone when nobody has them open.
+#[cfg(target_os = "linux")]
+mod unnamed {
+    use std::fs::{File, OpenOptions};
+    use std::io::{self, Seek};
+    use std::os::fd::AsRawFd;
+    use std::os::unix::fs::OpenOptionsExt;
+    use std::path::{Path, PathBuf};
+
+    use rustix::fs::{AtFlags, CWD, linkat};
+
+    use super::{folder, temporary};
+
+    /// `None` where the file system has none, or nothing can give them a name later.
+    pub(super) fn create(folder: &Path) -> Option<File> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).mode(0o666).custom_flags(libc::O_TMPFILE);
+        options.open(folder).ok().filter(|file| path(file).exists())
+    }
+
+    /// The kernel's own name of an open file.
+    pub(super) fn path(file: &File) -> PathBuf {
+        format!("/proc/self/fd/{}", file.as_raw_fd()).into()
+    }
+
+    /// Gives the file its name. One that is there is replaced by renaming, for a link can't.
+    pub(super) fn finish(file: &mut File, to: &Path) -> io::Result<()> {
+        let from = path(file);
+        let link = |name: &Path| -> io::Result<()> {
+            Ok(linkat(CWD, &from, CWD, name, AtFlags::SYMLINK_FOLLOW)?)
+        };
+        match link(to) {
+            Ok(()) => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            // A file system that has such files, but gives them no names.
+            Err(_) => return copy(file, to),
+        }
+        let linked = temporary().make_in(folder(to), link)?;
+        linked.into_temp_path().persist(to).map_err(|error| error.error)
+    }
+
+    pub(super) fn copy(file: &mut File, to: &Path) -> io::Result<()> {
+        let mut named = temporary().tempfile_in(folder(to))?;
+        file.rewind()?;
+        io::copy(file, &mut named)?;
+        named.persist(to).map(drop).map_err(|error| error.error)
+    }
+}
+
+/// The folder that a file is to lie in.
+fn folder(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
     }
 }
 
 impl Write for OutputFile {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.temporary.write(bytes)
+        self.file().write(bytes)
     }
 
     fn flush(&mut self) -> std::io::Result<()> {
-        self.temporary.flush()
+        self.file().flush()
     }
 }
 
@@ -128,6 +211,47 @@ mod tests {
         drop(output);
         assert_eq!(std::fs::read(&path).unwrap(), b"old");
         assert_eq!(entries(folder.path()), 1);
+    }
+
+    #[test]
+    fn a_file_that_is_there_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out.bin");
+        for bytes in [&b"first"[..], b"second"] {
+            let mut output = OutputFile::create(&path).unwrap();
+            output.write_all(bytes).unwrap();
+            // What is not finished can be read, by those who must look before it is.
+            assert_eq!(std::fs::read(output.temporary_path()).unwrap(), bytes);
+            output.finish().unwrap();
+            assert_eq!(std::fs::read(&path).unwrap(), bytes);
+        }
+        assert_eq!(entries(folder.path()), 1);
+    }
+
+    /// Where the file system has files without names, as those of CI have.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn nothing_has_a_name_before_it_is_complete() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out.bin");
+        let mut output = OutputFile::create(&path).unwrap();
+        output.write_all(b"whole").unwrap();
+        if !matches!(output.temporary, Temporary::Unnamed(_)) {
+            println!("SKIPPED: files need names in {}", folder.path().display());
+            return;
+        }
+        assert_eq!(entries(folder.path()), 0);
+        output.finish().unwrap();
+        let plain = folder.path().join("plain");
+        std::fs::write(&plain, "").unwrap();
+        let mode = |path: &Path| path.metadata().unwrap().permissions().mode();
+        assert_eq!(mode(&path), mode(&plain));
+        let mut file = unnamed::create(folder.path()).unwrap();
+        file.write_all(b"copied").unwrap();
+        unnamed::copy(&mut file, &path).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"copied");
+        assert_eq!(entries(folder.path()), 2);
     }
 
     #[cfg(unix)]

@@ -16,6 +16,13 @@ const LONGEST_TEXT_HEADER: u64 = 8 << 20;
 
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 
+/// A text of a header as messages show it: one line, not long, whatever the file holds.
+pub(super) fn printable(text: &str) -> String {
+    const LONGEST: usize = 80;
+    let start: String = text.chars().take(LONGEST).flat_map(char::escape_debug).collect();
+    if text.chars().nth(LONGEST).is_some() { start + "..." } else { start }
+}
+
 /// A file that is read from its beginning to its end.
 pub(super) struct Source {
     pub(super) reader: Reader,
@@ -181,5 +188,54 @@ impl Read for Members {
                 self.current = Some(GzDecoder::new(rest));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::formats;
+
+    #[test]
+    fn texts_of_headers_are_shown_on_one_short_line() {
+        assert_eq!(printable("left"), "left");
+        assert_eq!(printable("Größe\n\u{1b}[31m"), "Größe\\n\\u{1b}[31m");
+        assert_eq!(printable(&"x".repeat(80)), "x".repeat(80));
+        assert_eq!(printable(&"x".repeat(81)), "x".repeat(80) + "...");
+    }
+
+    /// A header can't write to the user's terminal, nor fill it.
+    #[test]
+    fn whatever_a_header_holds_messages_are_short_and_printable() {
+        let nrrd = "NRRD0004\ntype: short\ndimension: 3\nspace: left-posterior-superior\n\
+                    sizes: 2 2 2\nspace directions: (1,0,0) (0,1,0) (0,0,1)\nkinds: domain domain \
+                    domain\nendian: little\nencoding: raw\nspace origin: (0,0,0)\nlineskip: 0\n\
+                    byteskip: 0\ndata file: x.raw\n\n";
+        let metaimage = "ObjectType = Image\nNDims = 3\nBinaryData = True\nOffset = 0 0 0\n\
+                         TransformMatrix = 1 0 0 0 1 0 0 0 1\nElementSpacing = 1 1 1\n\
+                         DimSize = 2 2 2\nElementNumberOfChannels = 1\nElementType = MET_SHORT\n\
+                         HeaderSize = 0\nElementDataFile = LOCAL\n";
+        let folder = tempfile::tempdir().unwrap();
+        let mut messages = 0;
+        for (name, text) in [("x.nrrd", nrrd), ("x.mha", metaimage)] {
+            let lines: Vec<&str> = text.lines().collect();
+            for (number, line) in lines.iter().enumerate() {
+                let Some(value) = line.find([':', '=']).map(|at| at + 2) else { continue };
+                for hostile in ["\u{1b}[31m\u{7}".repeat(5000), "9 ".repeat(5000), "(".repeat(99)] {
+                    for changed in [format!("{}{hostile}", &line[..value]), hostile.clone()] {
+                        let mut lines = lines.clone();
+                        lines[number] = &changed;
+                        let path = folder.path().join(name);
+                        std::fs::write(&path, lines.join("\n") + "\n").unwrap();
+                        let Err(error) = formats::read(&path) else { continue };
+                        let message = error.to_string();
+                        assert!(message.len() < 1200, "{message}");
+                        assert!(!message.contains(char::is_control), "{message:?}");
+                        messages += 1;
+                    }
+                }
+            }
+        }
+        assert!(messages > 100, "only {messages} were refused");
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Component, Path, PathBuf};
 
 use super::Image;
 use super::narrow::Values;
-use super::source::{Reader, Source};
+use super::source::{Reader, Source, printable};
 use crate::base::mapping::{Bytes, Loading};
 use crate::base::{Element, Error, Result};
 use crate::volume::Geometry;
@@ -104,11 +104,13 @@ fn image(path: &Path, claims: Claims, bytes: Bytes, element: Element) -> Image {
 pub(super) fn beside(header: &Path, name: &str) -> Result<PathBuf> {
     let plain = |part: Component| matches!(part, Component::Normal(_) | Component::CurDir);
     let path = Path::new(name);
-    if path.file_name().is_none() || !path.components().all(plain) {
+    let sane = name.len() <= 4096 && !name.chars().any(char::is_control);
+    if !sane || path.file_name().is_none() || !path.components().all(plain) {
         return Err(Error::format(
             header.display().to_string(),
             format!(
-                "its voxels are in `{name}`; expected a file in the header's folder or below it"
+                "its voxels are in `{}`; expected a file in the header's folder or below it",
+                printable(name)
             ),
         ));
     }

@@ -1,10 +1,15 @@
 """Run as ../README.md says."""
 
+import base64
+import csv
 import ctypes
+import hashlib
 import os
 import shutil
 import subprocess
+import sys
 import threading
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -112,6 +117,56 @@ def test_options(session, expected):
     assert (alone.segment(array, **place) == expected).all()
 
 
+def test_cleanup_is_the_program_s(session, tmp_path):
+    sitk = pytest.importorskip("SimpleITK")
+    program = os.environ.get("VOXTILE_PROGRAM") or shutil.which("voxtile")
+    array, place = geometry()
+    for steps, arguments in (
+        ([voxtile.LargestComponent()], ["--largest-component"]),
+        ([voxtile.MinimumSize(300, ["liver", 9])], ["--minimum-size", "liver=300,colon=300"]),
+        (
+            [voxtile.LargestComponent([5]), voxtile.MinimumSize(200), voxtile.FillHoles()],
+            ["--largest-component=liver", "--minimum-size=200", "--fill-holes"],
+        ),
+    ):
+        command = [program, "segment", CT, "-m", MODEL, "-o", tmp_path / "of.nrrd", "--quiet", *arguments]
+        subprocess.run(command, check=True)
+        expected = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "of.nrrd")))
+        assert (session.segment(array, **place, cleanup=steps) == expected).all()
+    assert session.estimate(array, **place, cleanup=steps).host_bytes > 0
+    # By faces alone there are more components, and smaller ones.
+    edges, faces = (
+        session.segment(array, **place, cleanup=[voxtile.LargestComponent(connectivity=by)]) for by in (26, 6)
+    )
+    assert 0 < np.count_nonzero(faces) < np.count_nonzero(edges)
+    for step, part in (
+        (voxtile.LargestComponent(connectivity=18), "connectivity"),
+        (voxtile.MinimumSize(-1), "mm"),
+        (voxtile.FillHoles(["lever"]), "no label 'lever'"),
+        (voxtile.FillHoles([]), "expected a list"),
+        (voxtile.FillHoles("liver"), "expected a list"),
+    ):
+        with pytest.raises(ValueError, match=part):
+            session.segment(array, **place, cleanup=[step])
+    with pytest.raises(TypeError, match="no step of clean-up"):
+        session.segment(array, **place, cleanup=["largest"])
+
+
+def test_devices_are_named(session):
+    array = np.zeros((8, 8, 8), np.int16)
+    cpu = voxtile.devices()[0]
+    assert (cpu.kind, cpu.ordinal, cpu.covered) == ("cpu", 0, True)
+    for device in ("cpu", "auto", cpu):
+        with voxtile.Session(session.model, device, precision="f32", device_memory=1 << 30) as made:
+            made.segment(array, spacing=(3, 3, 3))
+    with pytest.raises(ValueError, match="no device 'cuda:99'; there is: cpu"):
+        voxtile.Session(session.model, device="cuda:99")
+    with pytest.raises(ValueError, match="'f32', 'f16' or None"):
+        voxtile.Session(session.model, precision="half")
+    with pytest.raises(voxtile.Error, match="half precision|f16"):
+        voxtile.Session(session.model, "cpu", precision="f16")
+
+
 def test_progress_is_told_and_ends_the_run(session):
     array, place = geometry()
     shares = []
@@ -125,6 +180,14 @@ def test_progress_is_told_and_ends_the_run(session):
 
     with pytest.raises(KeyError, match="ours"):
         session.segment(array, **place, progress=fail)
+
+    def fail_at_the_end(told):
+        if told.total and told.done == told.total:
+            raise KeyError("too late to cancel")
+
+    with pytest.raises(KeyError, match="too late"):
+        session.segment(array, **place, progress=fail_at_the_end)
+    assert session.segment(array, **place).any()
 
 
 def test_other_threads_go_on_and_can_cancel(session):
@@ -182,6 +245,9 @@ def test_mistakes_are_errors(session, tmp_path):
         session.segment(array.astype(complex), spacing=(1, 1, 1))
     with pytest.raises(ValueError, match="channels"):
         session.segment(np.stack([array, array]), spacing=(1, 1, 1))
+    for labels in ([], "liver"):  # not "all", and not five letters
+        with pytest.raises(ValueError, match="expected a list"):
+            session.segment(array, spacing=(1, 1, 1), labels=labels)
     with pytest.raises(MemoryError):
         voxtile.Session(session.model, memory=1000).segment(array, spacing=(1, 1, 1))
 
@@ -203,3 +269,26 @@ def test_structs_are_laid_out_as_in_the_header(tmp_path):
     subprocess.run([compiler, f"-I{ROOT / 'include'}", tmp_path / "layout.c", "-o", program], check=True)
     found = subprocess.run([program], check=True, capture_output=True, text=True).stdout
     assert [int(line) for line in found.split()] == expected
+
+
+def test_the_wheel_is_small_and_whole(tmp_path):
+    folder = os.environ.get("VOXTILE_BUILT")
+    if not folder:
+        pytest.skip("VOXTILE_BUILT does not name a folder with the library and the program")
+    # Of this machine's tools alone, as pip does it.
+    script = "import backend, sys; print(backend.build_wheel(sys.argv[1]))"
+    command = [sys.executable, "-c", script, tmp_path]
+    made = subprocess.run(command, cwd=ROOT / "bindings" / "python", check=True, capture_output=True, text=True)
+    wheel = tmp_path / made.stdout.splitlines()[-1]
+    assert wheel.stat().st_size < 10_000_000
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        record = next(name for name in names if name.endswith("/RECORD"))
+        rows = list(csv.reader(archive.read(record).decode().splitlines()))
+        assert {row[0] for row in rows} == names
+        for name, digest, size in rows:
+            if digest:
+                data = archive.read(name)
+                found = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
+                assert (digest, int(size)) == (f"sha256={found}", len(data))
+        assert {Path(name).name for name in names} >= {"voxtile", "libvoxtile.so", "py.typed", "__init__.py"}

@@ -22,7 +22,20 @@ import numpy as np
 from . import _abi
 from ._images import Picture, picture
 
-__all__ = ["Cancelled", "Device", "Error", "Estimate", "Label", "Model", "Progress", "Session", "devices"]
+__all__ = [
+    "Cancelled",
+    "Device",
+    "Error",
+    "Estimate",
+    "FillHoles",
+    "Label",
+    "LargestComponent",
+    "MinimumSize",
+    "Model",
+    "Progress",
+    "Session",
+    "devices",
+]
 
 _version = _abi.library.voxtile_version()
 __version__ = f"{_version >> 16}.{_version >> 8 & 255}.{_version & 255}"
@@ -56,12 +69,16 @@ def _text(value: Optional[bytes]) -> Optional[str]:
 
 @dataclass(frozen=True)
 class Device:
-    """Where sessions run. Bytes are 0 if unknown."""
+    """Where sessions run: `cpu`, or `cuda` with its number among the GPUs. Bytes are 0 if unknown.
+    `covered` is False of a GPU that is too old for voxtile's kernels."""
 
     id: int
     name: str
     memory_total: int
     memory_free: int
+    kind: str
+    ordinal: int
+    covered: bool
 
 
 @dataclass(frozen=True)
@@ -85,12 +102,15 @@ class Progress:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run needs at most."""
+    """What a run needs at most: of the machine's memory and of a GPU's own, and the smallest bounds
+    that would do."""
 
     tiles: int
     passes: int
     host_bytes: int
     least_host_bytes: int
+    device_bytes: int
+    least_device_bytes: int
 
 
 def devices() -> List[Device]:
@@ -101,8 +121,52 @@ def devices() -> List[Device]:
         device = _abi.Device()
         _check(_abi.library.voxtile_device_get, index, ctypes.byref(device))
         name = device.name.decode("utf-8", "replace")
-        found.append(Device(device.id, name, device.memory_total, device.memory_free))
+        kind = "cuda" if device.kind == _abi.CUDA else "cpu"
+        memory = device.memory_total, device.memory_free
+        found.append(Device(device.id, name, *memory, kind, device.ordinal, bool(device.covered)))
     return found
+
+
+def _device_id(device: Union[Device, str, None]) -> int:
+    if isinstance(device, Device):
+        return device.id
+    if device is None or device == "auto":
+        return 0
+    known = {f"cuda:{one.ordinal}" if one.kind == "cuda" else "cpu": one for one in devices()}
+    found = known.get("cuda:0" if device == "cuda" else device)
+    if found is None:
+        there = ", ".join(f"{name} ({one.name})" for name, one in known.items())
+        raise ValueError(f"there is no device {device!r}; there is: {there}")
+    return found.id
+
+
+@dataclass(frozen=True)
+class LargestComponent:
+    """Of each label the largest component stays. `labels` are names or values, None for every label
+    but the background; voxels of a component touch by faces, edges or corners (`connectivity` 26) or
+    by faces (6)."""
+
+    labels: Optional[Sequence[Union[int, str]]] = None
+    connectivity: int = 26
+
+
+@dataclass(frozen=True)
+class MinimumSize:
+    """Components smaller than `mm3` become background."""
+
+    mm3: float
+    labels: Optional[Sequence[Union[int, str]]] = None
+    connectivity: int = 26
+
+
+@dataclass(frozen=True)
+class FillHoles:
+    """Background that one label encloses by faces becomes that label."""
+
+    labels: Optional[Sequence[Union[int, str]]] = None
+
+
+CleanupStep = Union[LargestComponent, MinimumSize, FillHoles]
 
 
 class _Handle:
@@ -172,9 +236,12 @@ class Model(_Handle):
 class Session(_Handle):
     """A model made ready on a device. One run at a time; other threads can `cancel` it.
 
-    `device` is a Device or None for the best one, `threads` 0 for all, `memory` the bytes that
-    session and runs may take beyond the images and the model. `log` is called with each message
-    and whether it is a warning.
+    `device` is a Device or its name (`cpu`, `cuda`, `cuda:1`), or None for a GPU that has room for the
+    network, else the processor. `threads` 0 is all. `memory` are the bytes that session and runs may
+    take beyond the images and the model, `device_memory` those of a GPU's own memory; 0 is no limit
+    and what is free. `precision` is how the network's values are held: `f16` on a GPU, `f32` on the
+    processor, and on a GPU to check it. `log` is called with each message and whether it is a
+    warning.
     """
 
     _release = staticmethod(_abi.library.voxtile_session_release)
@@ -182,18 +249,29 @@ class Session(_Handle):
     def __init__(
         self,
         model: Model,
-        device: Optional[Device] = None,
+        device: Union[Device, str, None] = None,
         threads: int = 0,
         memory: int = 0,
         log: Optional[Callable[[str, bool], Any]] = None,
+        *,
+        precision: Optional[str] = None,
+        device_memory: int = 0,
     ) -> None:
+        if precision not in _abi.PRECISIONS:
+            raise ValueError(f"precision is {precision!r}; expected 'f32', 'f16' or None")
+
         def told(_, level, message):
             log(_text(message), level == 2)
 
         # Kept as long as the library may call it.
         self._log = _abi.LogFunction(told) if log else _abi.LogFunction()
         options = _abi.SessionOptions(
-            device=device.id if device else 0, threads=threads, host_budget=memory, log=self._log
+            device=_device_id(device),
+            threads=threads,
+            precision=_abi.PRECISIONS[precision],
+            host_budget=memory,
+            log=self._log,
+            device_budget=device_memory,
         )
         pointer = ctypes.c_void_p()
         create = _abi.library.voxtile_session_create
@@ -212,6 +290,7 @@ class Session(_Handle):
         mirror: bool = False,
         labels: Optional[Iterable[Union[int, str]]] = None,
         raw: bool = False,
+        cleanup: Sequence[CleanupStep] = (),
         progress: Optional[Callable[[Progress], Any]] = None,
     ) -> Any:
         """The label map of an image, of the same kind and on the same grid.
@@ -219,13 +298,14 @@ class Session(_Handle):
         `image` is of SimpleITK or nibabel, or an array `[k][j][i]` (`[channel][k][j][i]`) with
         `spacing` in mm and `origin` in mm, LPS, along i, j, k, and `direction` as ITK's. Labels are
         `uint8`, or `uint16` where the model has larger values. `labels` are those to keep, by name
-        or value. `progress` is called on this thread before each step; if it returns False, or
-        raises, the run is cancelled.
+        or value, `cleanup` the steps that tidy up before that. `progress` is called on this thread
+        before each step; if it returns False, or raises, the run is cancelled, and what it raised
+        is raised again.
 
         Other threads of Python go on meanwhile.
         """
         subject = picture(image, spacing, origin, direction)
-        options = self._options(step, mirror, labels, raw)
+        options = self._options(step, mirror, labels, raw, cleanup)
         failure: List[BaseException] = []
 
         def follow(_, told):
@@ -246,10 +326,10 @@ class Session(_Handle):
         volume, options, output = map(ctypes.byref, (subject.volume, options, output))
         try:
             _check(_abi.library.voxtile_run, self._open(), volume, options, output)
-        except Cancelled:
+        finally:
+            # Whatever the run came to: it may have ended before it was cancelled.
             if failure:
                 raise failure[0]
-            raise
         return subject.wrap(found)
 
     def estimate(
@@ -261,22 +341,53 @@ class Session(_Handle):
         *,
         step: float = 0.5,
         mirror: bool = False,
+        cleanup: Sequence[CleanupStep] = (),
     ) -> Estimate:
         """What `segment` would need at most for such an image; reads no voxel."""
         subject: Picture = picture(image, spacing, origin, direction)
-        options = self._options(step, mirror, None, False)
+        options = self._options(step, mirror, None, False, cleanup)
         found = _abi.Estimate()
         volume, options, out = map(ctypes.byref, (subject.volume, options, found))
         _check(_abi.library.voxtile_run_estimate, self._open(), volume, options, out)
-        return Estimate(found.tiles, found.passes, found.host_bytes, found.least_host_bytes)
+        host = found.host_bytes, found.least_host_bytes
+        return Estimate(found.tiles, found.passes, *host, found.device_bytes, found.least_device_bytes)
 
-    def _options(self, step, mirror, labels, raw) -> _abi.RunOptions:
+    def _options(self, step, mirror, labels, raw, cleanup) -> _abi.RunOptions:
         options = _abi.RunOptions(tile_step=step, mirror=int(mirror), raw=int(raw))
         if labels is not None:
-            values = [self.model.value(label) for label in labels]
+            values = self._values(labels)
             options.keep_count = len(values)
             options.keep = (ctypes.c_uint32 * len(values))(*values)
+        if cleanup:
+            options.cleanup_count = len(cleanup)
+            # ctypes keeps what the fields point to.
+            options.cleanup = (_abi.Cleanup * len(cleanup))(*map(self._step, cleanup))
         return options
+
+    def _values(self, labels: Iterable[Union[int, str]]) -> List[int]:
+        values = [] if isinstance(labels, str) else [self.model.value(label) for label in labels]
+        if not values:
+            raise ValueError(f"labels are {labels!r}; expected a list of names or values, or None for all")
+        return values
+
+    def _step(self, step: CleanupStep) -> _abi.Cleanup:
+        kinds = {
+            LargestComponent: _abi.CLEANUP_LARGEST_COMPONENT,
+            MinimumSize: _abi.CLEANUP_MINIMUM_SIZE,
+            FillHoles: _abi.CLEANUP_FILL_HOLES,
+        }
+        if type(step) not in kinds:
+            raise TypeError(f"{step!r} is no step of clean-up; expected LargestComponent, MinimumSize or FillHoles")
+        made = _abi.Cleanup(
+            step=kinds[type(step)],
+            connectivity=getattr(step, "connectivity", 0),
+            minimum_mm3=getattr(step, "mm3", 0),
+        )
+        if step.labels is not None:
+            values = self._values(step.labels)
+            made.label_count = len(values)
+            made.labels = (ctypes.c_uint32 * len(values))(*values)
+        return made
 
     def cancel(self) -> None:
         """Asks the run that is on, if any, to stop after its current tile. From any thread."""

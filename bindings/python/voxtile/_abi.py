@@ -12,6 +12,8 @@ from ctypes import c_uint8, c_uint32, c_uint64, c_void_p
 from pathlib import Path
 
 OK, CANCELLED = 0, 1
+CPU, CUDA = 1, 2
+PRECISIONS = {None: 0, "f32": 1, "f16": 2}
 E_ARGUMENT, E_IO, E_FORMAT, E_UNSUPPORTED, E_MEMORY = -1, -2, -3, -4, -5
 E_DEVICE, E_BUSY, E_INTERNAL, E_NEWER = -6, -7, -8, -9
 
@@ -122,6 +124,20 @@ class Progress(Sized):
 ProgressFunction = ctypes.CFUNCTYPE(c_int32, c_void_p, POINTER(Progress))
 
 
+CLEANUP_LARGEST_COMPONENT, CLEANUP_MINIMUM_SIZE, CLEANUP_FILL_HOLES = 1, 2, 3
+
+
+class Cleanup(Sized):
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("step", c_uint32),
+        ("connectivity", c_uint32),
+        ("label_count", c_uint32),
+        ("labels", POINTER(c_uint32)),
+        ("minimum_mm3", c_double),
+    ]
+
+
 class RunOptions(Sized):
     _fields_ = [
         ("struct_size", c_uint32),
@@ -142,7 +158,7 @@ class RunOptions(Sized):
         ("probability_grid", c_uint32),
         ("probability", c_void_p),
         ("probability_user", c_void_p),
-        ("cleanup", c_void_p),
+        ("cleanup", POINTER(Cleanup)),
         ("cleanup_count", c_uint32),
         ("reserved", c_uint32),
     ]
@@ -192,6 +208,7 @@ STRUCTS = {
     "voxtile_run_options": RunOptions,
     "voxtile_estimate": Estimate,
     "voxtile_output": Output,
+    "voxtile_cleanup": Cleanup,
 }
 
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::super::source::Lines;
+use super::super::source::{Lines, printable};
 use crate::base::Error;
 
 /// The fields up to `ElementDataFile`, which is the last one.
@@ -21,12 +21,11 @@ impl Fields {
                 continue;
             }
             let Some((name, value)) = line.split_once('=') else {
-                let line: String = line.chars().take(60).collect();
                 return Err(Error::format(
                     path,
                     format!(
                         "its header has the line `{}`; expected `Field = value`",
-                        line.escape_debug()
+                        printable(&line)
                     ),
                 ));
             };
@@ -35,7 +34,7 @@ impl Fields {
             if fields.insert(name.clone(), value).is_some() && !name.starts_with("Comment") {
                 return Err(Error::format(
                     path,
-                    format!("its header has the field `{}` twice", name.escape_debug()),
+                    format!("its header has the field `{}` twice", printable(&name)),
                 ));
             }
             if last {
@@ -62,7 +61,7 @@ impl Fields {
             _ => Err(format!(
                 "its field `{}` is `{}`; expected {count} numbers",
                 names[0],
-                text.escape_debug()
+                printable(text)
             )),
         }
     }
@@ -76,7 +75,7 @@ impl Fields {
                 _ => Err(format!(
                     "its field `{}` is `{}`; expected True or False",
                     names[0],
-                    text.escape_debug()
+                    printable(text)
                 )),
             },
         }

@@ -1,6 +1,7 @@
 //! What a MetaImage header says of the voxels, checked.
 
 use super::super::axes;
+use super::super::source::printable;
 use super::super::voxels::{Claims, voxel_bytes};
 use super::fields::Fields;
 use crate::base::Element;
@@ -10,7 +11,7 @@ use crate::volume::Geometry;
 /// file's name; `Ok(Err)` is an image that is valid and not read.
 pub(super) fn parse(fields: &Fields) -> Result<Result<Claims, String>, String> {
     if let Some(found) = fields.get(&["ObjectType"]).filter(|found| *found != "Image") {
-        return Ok(Err(format!("it holds a `{}`, not an image", found.escape_debug())));
+        return Ok(Err(format!("it holds a `{}`, not an image", printable(found))));
     }
     if !fields.flag(&["BinaryData"], true)? {
         return Ok(Err("voxels are written as text; only binary ones are read".into()));
@@ -21,7 +22,7 @@ pub(super) fn parse(fields: &Fields) -> Result<Result<Claims, String>, String> {
             let found = fields.get(&["NDims"]).unwrap_or_default();
             return Err(format!(
                 "NDims is `{}`; expected 2, 3, or 4 with the channels last",
-                found.escape_debug()
+                printable(found)
             ));
         }
     };
@@ -29,7 +30,7 @@ pub(super) fn parse(fields: &Fields) -> Result<Result<Claims, String>, String> {
     let Some(element) = element(kind) else {
         return Ok(Err(format!(
             "ElementType is `{}`; integers and floating point numbers of 8 to 64 bits are read",
-            kind.escape_debug()
+            printable(kind)
         )));
     };
     let (dims, mut channels) = sizes(fields, rank)?;
@@ -39,7 +40,7 @@ pub(super) fn parse(fields: &Fields) -> Result<Result<Claims, String>, String> {
         _ => {
             return Err(format!(
                 "ElementNumberOfChannels is `{}`; expected a number from 1",
-                components.escape_debug()
+                printable(components)
             ));
         }
     };
@@ -102,10 +103,9 @@ fn sizes(fields: &Fields, rank: usize) -> Result<([usize; 3], usize), String> {
             let size = |axis: usize| sizes.get(axis).copied().unwrap_or(1);
             Ok(([size(0), size(1), size(2)], size(3)))
         }
-        None => Err(format!(
-            "DimSize is `{}`; expected {rank} numbers of at least 1",
-            text.escape_debug()
-        )),
+        None => {
+            Err(format!("DimSize is `{}`; expected {rank} numbers of at least 1", printable(text)))
+        }
     }
 }
 

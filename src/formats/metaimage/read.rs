@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::super::source::Source;
+use super::super::source::{Source, printable};
 use super::super::voxels::{Opened, beside};
 use super::fields::Fields;
 use super::header;
@@ -50,7 +50,7 @@ pub(in super::super) fn open(mut source: Source) -> Result<Opened> {
             _ => {
                 return Err(wrong(format!(
                     "HeaderSize is `{}`; expected a number from 0, or -1",
-                    text.escape_debug()
+                    printable(text)
                 )));
             }
         },

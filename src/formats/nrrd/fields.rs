@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::super::source::Lines;
+use super::super::source::{Lines, printable};
 use crate::base::Error;
 
 /// Fields that say something of the voxels or their place.
@@ -57,10 +57,9 @@ impl Fields {
         let wrong = |reason: String| Error::format(path, reason);
         let magic = lines.next()?.unwrap_or_default();
         if !matches!(magic.strip_prefix("NRRD000"), Some("1" | "2" | "3" | "4" | "5")) {
-            let start: String = magic.chars().take(12).collect();
             return Err(wrong(format!(
                 "begins with `{}`; an NRRD file begins with NRRD0001 to NRRD0005",
-                start.escape_debug()
+                printable(&magic)
             )));
         }
         let mut fields = HashMap::new();
@@ -77,10 +76,9 @@ impl Fields {
                 (Some(field), None) => (field, false),
                 (None, Some(pair)) => (pair, true),
                 (None, None) => {
-                    let line: String = line.chars().take(60).collect();
                     return Err(wrong(format!(
                         "its header has the line `{}`; expected a field or a key",
-                        line.escape_debug()
+                        printable(&line)
                     )));
                 }
             };
@@ -97,13 +95,15 @@ impl Fields {
             }
             if HEEDED.contains(&key.as_str()) {
                 if fields.insert(key, value.to_string()).is_some() {
-                    return Err(wrong(format!("its header has the field `{name}` twice")));
+                    return Err(wrong(format!(
+                        "its header has the field `{}` twice",
+                        printable(name)
+                    )));
                 }
             } else if !IGNORED.contains(&key.as_str()) {
-                let name: String = name.chars().take(40).collect();
                 return Err(wrong(format!(
                     "its header has the field `{}`, which NRRD does not know",
-                    name.escape_debug()
+                    printable(name)
                 )));
             }
         }
@@ -123,7 +123,9 @@ impl Fields {
     pub(super) fn numbers(&self, name: &str) -> Result<Option<Vec<f64>>, String> {
         let Some(text) = self.get(name) else { return Ok(None) };
         let numbers = text.split_whitespace().map(str::parse).collect::<Result<_, _>>();
-        numbers.map(Some).map_err(|_| format!("its field `{name}` is `{text}`; expected numbers"))
+        numbers
+            .map(Some)
+            .map_err(|_| format!("its field `{name}` is `{}`; expected numbers", printable(text)))
     }
 
     /// Words with blanks between them, in quotation marks or not, if the field is there.
@@ -135,7 +137,7 @@ impl Fields {
     pub(super) fn vectors(&self, name: &str) -> Result<Option<Vec<Option<Vec<f64>>>>, String> {
         let Some(text) = self.get(name) else { return Ok(None) };
         let wrong = || {
-            let text: String = text.chars().take(200).collect();
+            let text = printable(text);
             format!("its field `{name}` is `{text}`; expected vectors such as (1,0,0), or none")
         };
         let mut vectors = Vec::new();

@@ -1,6 +1,7 @@
 //! What the fields of an NRRD header say of the voxels, checked.
 
 use super::super::axes::{self, Vector, cross, length};
+use super::super::source::printable;
 use super::super::voxels::{Claims, voxel_bytes};
 use super::fields::Fields;
 use crate::base::Element;
@@ -63,7 +64,10 @@ pub(super) fn parse(fields: &Fields) -> Result<(Claims, Place), Refused> {
         None if element.size() == 1 => cfg!(target_endian = "little"),
         None => return Err(Refused::Wrong("its header has no field `endian`".into())),
         Some(found) => {
-            return Err(Refused::Wrong(format!("endian is `{found}`; expected little or big")));
+            return Err(Refused::Wrong(format!(
+                "endian is `{}`; expected little or big",
+                printable(found)
+            )));
         }
     };
     let claims = Claims {
@@ -109,7 +113,7 @@ fn element(name: &str) -> Result<Element, Refused> {
         _ => {
             return Err(Refused::Wrong(format!(
                 "voxels are of type `{}`, which NRRD does not know",
-                name.escape_debug()
+                printable(&name)
             )));
         }
     })
@@ -126,13 +130,18 @@ fn place(fields: &Fields) -> Result<Place, Refused> {
             )));
         }
         other => {
-            return Err(Refused::Wrong(format!("encoding is `{other}`; expected raw or gzip")));
+            return Err(Refused::Wrong(format!(
+                "encoding is `{}`; expected raw or gzip",
+                printable(other)
+            )));
         }
     };
     let skip = |name: &str| -> Result<i64, String> {
         let text = fields.get(name).unwrap_or("0");
         let skip = text.parse().ok().filter(|skip| (-1..1 << 40).contains(skip));
-        skip.ok_or_else(|| format!("its field `{name}` is `{text}`; expected a number from 0"))
+        skip.ok_or_else(|| {
+            format!("its field `{name}` is `{}`; expected a number from 0", printable(text))
+        })
     };
     let lines = u64::try_from(skip("lineskip")?)
         .map_err(|_| "its field `lineskip` is -1; expected a number from 0".to_string())?;
@@ -149,7 +158,8 @@ fn sizes(fields: &Fields) -> Result<Vec<usize>, Refused> {
         Ok(rank @ 2..=16) => rank,
         _ => {
             return Err(Refused::Wrong(format!(
-                "dimension is `{dimension}`; expected an image of 2 to 4 dimensions"
+                "dimension is `{}`; expected an image of 2 to 4 dimensions",
+                printable(dimension)
             )));
         }
     };
@@ -159,7 +169,8 @@ fn sizes(fields: &Fields) -> Result<Vec<usize>, Refused> {
     match sizes {
         Some(sizes) if sizes.len() == rank => Ok(sizes),
         _ => Err(Refused::Wrong(format!(
-            "sizes are `{text}`; expected {rank} numbers of at least 1"
+            "sizes are `{}`; expected {rank} numbers of at least 1",
+            printable(text)
         ))),
     }
 }
@@ -194,14 +205,16 @@ fn axes(fields: &Fields, sizes: &[usize]) -> Result<Axes, Refused> {
     let spatial: Vec<usize> = (0..rank).filter(|axis| in_space[*axis]).collect();
     if !(2..=3).contains(&spatial.len()) || channels.len() > 1 {
         return Err(Refused::Unsupported(format!(
-            "an image of sizes {sizes:?} and kinds {kinds:?}; two or three axes in space and one of \
-             channels are read"
+            "an image of sizes {sizes:?} and kinds `{}`; two or three axes in space and one of \
+             channels are read",
+            printable(&kinds.join(" "))
         )));
     }
     let channels = channels.first().copied();
     if channels.is_some_and(|axis| axis > spatial[0] && axis < spatial[spatial.len() - 1]) {
         return Err(Refused::Unsupported(format!(
-            "an image of kinds {kinds:?}; channels are read as the first or the last axis"
+            "an image of kinds `{}`; channels are read as the first or the last axis",
+            printable(&kinds.join(" "))
         )));
     }
     Ok(Axes { spatial, channels })
@@ -213,7 +226,8 @@ fn space(fields: &Fields) -> Result<(Vector, usize), Refused> {
         return match count.parse() {
             Ok(dimension @ 2..=3) => Ok(([1.0; 3], dimension)),
             _ => Err(Refused::Unsupported(format!(
-                "a space of `{count}` dimensions; two or three are read"
+                "a space of `{}` dimensions; two or three are read",
+                printable(count)
             ))),
         };
     }
@@ -228,7 +242,7 @@ fn space(fields: &Fields) -> Result<(Vector, usize), Refused> {
             return Err(Refused::Unsupported(format!(
                 "space is `{}`; left-posterior-superior, right-anterior-superior, \
                  left-anterior-superior, scanner-xyz and 3D spaces are read",
-                other.escape_debug()
+                printable(other)
             )));
         }
     };
@@ -245,7 +259,8 @@ fn geometry(
     let to_lps = |vector: &[f64], name: &str| -> Result<Vector, String> {
         if vector.len() != dimension || !vector.iter().all(|value| value.is_finite()) {
             return Err(format!(
-                "its field `{name}` has the vector {vector:?}; expected {dimension} finite numbers"
+                "its field `{name}` has the vector `{}`; expected {dimension} finite numbers",
+                printable(&format!("{:?}", &vector[..vector.len().min(8)]))
             ));
         }
         // Adding 0 turns -0 into 0.

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use super::super::source::printable;
+
 /// A code of a terminology.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Code {
@@ -145,10 +147,7 @@ pub(super) fn parse(
         let whole = |key: &str, otherwise: u32| match keys.get(key) {
             None => Ok(otherwise),
             Some(text) => text.parse().map_err(|_| {
-                format!(
-                    "Segment{number}_{key} is `{}`; expected a number from 0",
-                    text.escape_debug()
-                )
+                format!("Segment{number}_{key} is `{}`; expected a number from 0", printable(text))
             }),
         };
         let entry = keys.get("Tags").and_then(|tags| {
