@@ -200,3 +200,33 @@ fn a_killed_run_leaves_no_output() {
     assert_eq!(said, "");
     assert_eq!(program.files(), before);
 }
+
+/// Probabilities are written while the tiles run; what is there of them when the program is killed
+/// has no name yet.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_killed_run_leaves_nothing_of_a_file_that_it_is_writing() {
+    let program = program();
+    let before = program.files();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_voxtile"))
+        .current_dir(program.path(""))
+        .args(["segment", "in.nrrd", "-m", "model.safetensors", "-o", "out.nrrd", "--step", "0.1"])
+        .args(["--threads", "1", "--probabilities", "probabilities.nii", "--quiet"])
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let folder = program.path("").canonicalize().unwrap();
+    let open = format!("/proc/{}/fd", child.id());
+    let is_writing = || {
+        let files = std::fs::read_dir(&open).into_iter().flatten();
+        let mut files = files.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
+        files.any(|path| path.starts_with(&folder) && path.to_string_lossy().contains("(deleted)"))
+    };
+    while !is_writing() {
+        assert_eq!(child.try_wait().unwrap(), None, "it ended before a file was seen");
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    child.kill().unwrap();
+    assert!(!child.wait().unwrap().success());
+    assert_eq!(program.files(), before);
+}
