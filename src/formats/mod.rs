@@ -1,7 +1,8 @@
 //! Image and tensor files: NIfTI, NRRD and MetaImage in and out, safetensors out.
 //!
-//! Every writer puts its bytes into a temporary file in the folder of the output and renames it
-//! when it is complete, so an output is either whole or absent. Of a header with a data file beside
+//! Every writer puts its bytes into a file without a name in the folder of the output, or a temporary
+//! one where there is no such thing, and names it when it is complete, so an output is either whole
+//! or absent. Of a header with a data file beside
 //! it, the data file appears first.
 
 mod axes;
