@@ -51,7 +51,7 @@ pub(super) fn package(
     let data = 8 + header.len() as u64;
     output.file().set_len(data + end as u64).map_err(io)?;
     // A model whose weights are still holes: whatever does not fit together shows here.
-    Model::open(&output.temporary_path()).map_err(|error| match error {
+    Model::open(output.temporary_path()).map_err(|error| match error {
         Error::Format { reason, .. } => Error::format("the converted model", reason),
         other => other,
     })?;
