@@ -165,6 +165,12 @@ pub unsafe extern "C" fn voxtile_model_open(
             let path = CStr::from_ptr(path)
                 .to_str()
                 .map_err(|_| Error::argument("path is not UTF-8, expected a path in UTF-8"))?;
+            if path.is_empty() {
+                return Err(Error::argument(
+                    "path is empty, expected that of a model package, one .safetensors file",
+                )
+                .into());
+            }
             out.write(voxtile_model::handle(Model::open(path)?));
             Ok(())
         })
@@ -371,7 +377,8 @@ fn options(given: &voxtile_session_options) -> Result<SessionOptions> {
             let there_are = voxtile_device_count();
             if other > there_are {
                 return Err(Error::argument(format!(
-                    "session_options.device is {other}; there are {there_are} devices"
+                    "session_options.device is {other}; expected 0 to choose, or the id of a device, 1 to \
+                     {there_are}"
                 )));
             }
             DeviceChoice::Cuda(other - CPU_ID - 1)

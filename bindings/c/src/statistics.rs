@@ -31,8 +31,9 @@ unsafe fn copied(
         }
     };
     if labels.is_null() || voxels.checked_mul(each).is_none_or(|needed| size < needed) {
+        let found = if labels.is_null() { "is NULL".into() } else { format!("has {size} bytes") };
         return Err(Error::argument(format!(
-            "labels is {labels:?} with {size} bytes, expected {voxels} values of {each} bytes"
+            "labels {found}, expected {voxels} values of {each} bytes"
         )));
     }
     // SAFETY: the buffer holds as many values, as checked; bytes need no alignment.

@@ -67,6 +67,7 @@ static voxtile_model *models(const char *path)
     EXPECT(VOXTILE_E_ARGUMENT, voxtile_model_open(NULL, &model, &error), "path");
     EXPECT(VOXTILE_E_ARGUMENT, voxtile_model_open(path, NULL, &error), "out");
     EXPECT(VOXTILE_E_ARGUMENT, voxtile_model_open("\xff\xfe", &model, &error), "UTF-8");
+    EXPECT(VOXTILE_E_ARGUMENT, voxtile_model_open("", &model, &error), "path is empty");
     EXPECT(VOXTILE_E_IO, voxtile_model_open("missing.safetensors", &model, &error), "missing");
     CHECK(error.native == 2 /* ENOENT */);
     CHECK(model == NULL);
