@@ -121,7 +121,7 @@ int main(int argc, char **argv)
            (setup.device = 2, voxtile_session_create(model, &setup, &session, &error)), "1000");
     setup = setup_of(4);
     EXPECT(VOXTILE_E_ARGUMENT, voxtile_session_create(model, &setup, &session, &error),
-           "there are 3 devices");
+           "1 to 3");
     setup = setup_of(1);
     setup.precision = VOXTILE_PRECISION_F16;
     EXPECT(VOXTILE_E_UNSUPPORTED, voxtile_session_create(model, &setup, &session, &error),
