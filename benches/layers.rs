@@ -2,7 +2,7 @@
 //! sum it is worth, and its share of what this machine's multiply-adds reach at most. Shares above
 //! 100 % are Winograd's algorithm doing less arithmetic.
 //!
-//! usage: cargo bench --bench layers [-- THREADS [RUNS]]
+//! usage: cargo bench --bench layers [-- THREADS [RUNS] [bf16]]
 //!
 //! A layer is timed together with a 1x1x1 convolution that makes its input, whose own time is
 //! taken off: the least of both, in turns.
@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use voxtile::base::{Pool, Result};
-use voxtile::device::{Device, cpu::Cpu};
+use voxtile::device::{Device, Precision, cpu::Cpu};
 use voxtile::net::{
     Conv, Epilogue, Head, Network, Op, Parameter, ParameterId, Plan, Source, StatisticsId, Tensor,
     TensorId, Weights,
@@ -86,10 +86,10 @@ impl Layer {
         2.0 * (kernel.iter().product::<usize>() * inputs * outputs * side.pow(3)) as f64
     }
 
-    fn seconds(self, pool: &Arc<Pool>, runs: usize) -> f64 {
+    fn seconds(self, pool: &Arc<Pool>, precision: Precision, runs: usize) -> f64 {
         let mut devices = [false, true].map(|whole| {
             let plan = Arc::new(Plan::new(self.network(whole)).unwrap());
-            let mut device = Cpu::new(Arc::clone(pool));
+            let mut device = Cpu::open(Arc::clone(pool), precision).unwrap();
             device.load(Arc::clone(&plan), &Ramp(&plan.network)).unwrap();
             device
         });
@@ -183,10 +183,18 @@ fn main() {
     let mut arguments = std::env::args().skip(1).filter_map(|argument| argument.parse().ok());
     let threads = arguments.next().unwrap_or(2);
     let runs = arguments.next().unwrap_or(5);
+    let precision = match std::env::args().any(|argument| argument == "bf16") {
+        true => Precision::Bf16,
+        false => Precision::F32,
+    };
     let pool = Arc::new(Pool::new(threads).unwrap());
     let peak = peak(&pool);
     let name = Cpu::new(Arc::clone(&pool)).info().name.clone();
-    println!("{name}, {threads} threads; multiply-adds reach {:.0} GFLOP/s", peak * 1e-9);
+    println!(
+        "{name}, {}, {threads} threads; multiply-adds reach {:.0} GFLOP/s",
+        precision.name(),
+        peak * 1e-9
+    );
     println!("| layer | ms | GFLOP/s of the direct sum | of the peak |");
     println!("|---|---|---|---|");
     for (size, first) in [("S", 16), ("B", 32)] {
@@ -202,7 +210,7 @@ fn main() {
         }
         for layer in layers {
             let Layer(kernel, stride, inputs, outputs, side) = layer;
-            let seconds = layer.seconds(&pool, runs);
+            let seconds = layer.seconds(&pool, precision, runs);
             let rate = layer.operations() / seconds;
             println!(
                 "| {size}: {}^3 stride {stride}, {inputs} to {outputs}, {side}^3 | {:.2} | {:.0} | {:.0} % |",

@@ -283,6 +283,33 @@ fn regions_that_cannot_be_are_refused() {
 }
 
 #[test]
+fn bf16_takes_less_memory_and_finds_nearly_the_same() {
+    let program = program();
+    let activations = |report: &Value| {
+        let parts = report["memory"]["parts"].as_array().unwrap();
+        let part = parts.iter().find(|part| part["name"] == "activations of a tile");
+        part.unwrap()["bytes"].as_u64().unwrap()
+    };
+    let (single, of_single) = segmented(&program, &["--device", "cpu"]);
+    let mut seen = Vec::new();
+    for threads in ["1", "2", "3"] {
+        let options = ["--device", "cpu", "--precision", "bf16", "--threads", threads];
+        let (narrow, report) = segmented(&program, &options);
+        assert_eq!(report["device"]["precision"], "bf16");
+        assert_eq!(activations(&report) * 2, activations(&of_single));
+        let differ = single.iter().zip(&narrow).filter(|(a, b)| a != b).count();
+        assert!(differ * 20 < single.len(), "{differ} of {} voxels differ", single.len());
+        seen.push(narrow);
+    }
+    assert!(seen.windows(2).all(|two| two[0] == two[1]));
+    program.fail(
+        &with(&["--device", "cpu", "--precision", "f16"]),
+        2,
+        "half precision needs a GPU",
+    );
+}
+
+#[test]
 fn a_plan_says_what_the_run_then_reports() {
     let program = program();
     let mask = vec![1; DIMS.iter().product::<usize>()];

@@ -11,12 +11,20 @@ use safetensors::SafeTensors;
 use voxtile::Model;
 use voxtile::base::Pool;
 use voxtile::device::cpu::{Cpu, Instructions};
-use voxtile::device::{Device, SlabOutput};
+use voxtile::device::{Device, Precision, SlabOutput};
 use voxtile::net::{Plan, Weights};
 use voxtile::window::{Slab, Tile};
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiles").join(name)
+}
+
+/// With each precision, what the scores may differ by, relative.
+fn each_instructions_and_precision() -> impl Iterator<Item = (Instructions, (Precision, f64))> {
+    let precisions = [(Precision::F32, 1e-5), (Precision::Bf16, 3e-2)];
+    Instructions::available()
+        .into_iter()
+        .flat_map(move |set| precisions.map(|precision| (set, precision)))
 }
 
 #[test]
@@ -31,9 +39,9 @@ fn scores_are_pytorch_s() {
         let model = Model::open(fixture(&format!("{name}.model.safetensors"))).unwrap();
         let extents = model.package().parts[0].patch;
         let plan = Arc::new(Plan::new(model.network(0).clone()).unwrap());
-        for instructions in Instructions::available() {
+        for (instructions, (precision, bound)) in each_instructions_and_precision() {
             let pool = Arc::new(Pool::new(2).unwrap());
-            let mut device = Cpu::with_instructions(pool, instructions);
+            let mut device = Cpu::with_instructions(pool, instructions, precision).unwrap();
             device.load(Arc::clone(&plan), &model.weights(0)).unwrap();
             let mut worst = 0.0f64;
             // A run of one tile gives the mean of the folds' scores.
@@ -65,8 +73,9 @@ fn scores_are_pytorch_s() {
                 norm += expected.powi(2);
             }
             worst = worst.max((error / norm).sqrt());
-            println!("{name}, {}: scores within {worst:.1e}", instructions.name());
-            assert!(worst < 1e-5, "{name}, {instructions:?}: {worst:e}");
+            let (set, precision) = (instructions.name(), precision.name());
+            println!("{name}, {set}, {precision}: scores within {worst:.1e}");
+            assert!(worst < bound, "{name}, {set}, {precision}: {worst:e}");
         }
     }
 }

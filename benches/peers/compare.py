@@ -25,14 +25,14 @@ SIZES = {"S": "small", "B": "base"}
 
 
 class Voxtile:
-    def __init__(self, size, threads, program):
+    def __init__(self, size, threads, program, precision):
         command = ["cargo", "bench", "-q", "--bench", "peers", "--"]
         if program:
             command = [program]
-        command += [size, str(threads)]
+        command += [size, str(threads), precision]
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, text=True)
-        self.name = "voxtile, " + self.process.stdout.readline().strip()
+        self.name = f"voxtile {precision}, " + self.process.stdout.readline().strip()
 
     def run(self):
         start = self.processor_seconds()
@@ -108,7 +108,8 @@ def runtimes(size, threads, wanted, program):
     import torch
 
     torch.set_num_threads(threads)
-    yield Voxtile(size, threads, program)
+    yield Voxtile(size, threads, program, "f32")
+    yield Voxtile(size, threads, program, "bf16")
     network = stunet_torch.stunet(SIZES[size])
     patch = torch.randn(1, 1, 128, 128, 128)
     with tempfile.TemporaryDirectory() as folder:
@@ -151,7 +152,7 @@ def main():
                 seconds.append(contestant.run())
         what = "processor seconds" if arguments.processor else "seconds"
         print(f"STU-Net-{size}, {arguments.threads} threads, {arguments.runs} turns, {what}")
-        print("| | least | median | least / voxtile's |")
+        print("| | least | median | least / voxtile f32's |")
         print("|---|---|---|---|")
         # The first turn is for warming up.
         times = [[both[arguments.processor] for both in seconds[1:]] for seconds in times]

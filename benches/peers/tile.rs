@@ -1,7 +1,7 @@
 //! voxtile's side of `benches/peers/compare.py`: runs one tile whenever it is told to, so that
 //! runtimes can take turns within one run of the comparison.
 //!
-//! usage: tile S|B THREADS. Each line on standard input runs gather, network and blending once;
+//! usage: tile S|B THREADS [f32|bf16]. Each line on standard input runs gather, network and blending once;
 //! the answer is a line with the seconds that took.
 
 #[path = "../../tests/common/mod.rs"]
@@ -15,7 +15,7 @@ use std::time::Instant;
 
 use common::{Noise, SeededModel};
 use voxtile::base::Pool;
-use voxtile::device::{Device, cpu::Cpu};
+use voxtile::device::{Device, Precision, cpu::Cpu};
 use voxtile::model::Model;
 use voxtile::net::Plan;
 use voxtile::window::Tile;
@@ -35,7 +35,11 @@ fn main() {
     let patch = model.package().parts[0].patch;
     let mut noise = Noise(1);
     let volume: Vec<f32> = (0..patch.iter().product::<usize>()).map(|_| noise.next()).collect();
-    let mut device = Cpu::new(Arc::new(Pool::new(threads).unwrap()));
+    let precision = match arguments.next().as_deref() {
+        Some("bf16") => Precision::Bf16,
+        _ => Precision::F32,
+    };
+    let mut device = Cpu::open(Arc::new(Pool::new(threads).unwrap()), precision).unwrap();
     device.load(Arc::clone(&plan), &model.weights(0)).unwrap();
     device.begin(job::job(1, patch)).unwrap();
     device.feed(0..patch[0], &volume).unwrap();

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use voxtile::device::{DeviceInfo, GpuInfo, MemoryPart, Place};
+use voxtile::device::{DeviceInfo, GpuInfo, MemoryPart, Place, Precision};
 use voxtile::formats::Image;
 use voxtile::model::{Label, Package};
 use voxtile::session::{ChosenDevice, LabelStatistics, Report};
@@ -262,11 +262,12 @@ fn place_name(place: Place) -> &'static str {
     }
 }
 
-/// "cpu (x86_64 AVX2)", "cuda:0 (NVIDIA H100 80GB HBM3), f16".
+/// "cpu (x86_64 AVX2)", "cpu (x86_64 AVX2), bf16", "cuda:0 (NVIDIA H100 80GB HBM3), f16".
 pub fn device_text(device: &ChosenDevice) -> String {
     let DeviceInfo { kind, name, gpu, .. } = &device.info;
     match gpu {
-        None => format!("{kind} ({name})"),
+        None if device.precision == Precision::F32 => format!("{kind} ({name})"),
+        None => format!("{kind} ({name}), {}", device.precision.name()),
         Some(gpu) => format!("{kind}:{} ({name}), {}", gpu.ordinal, device.precision.name()),
     }
 }

@@ -240,7 +240,8 @@ class Session(_Handle):
     network, else the processor. `threads` 0 is all. `memory` are the bytes that session and runs may
     take beyond the images and the model, `device_memory` those of a GPU's own memory; 0 is no limit
     and what is free. `precision` is how the network's values are held: `f16` on a GPU, `f32` on the
-    processor, and on a GPU to check it. `log` is called with each message and whether it is a
+    processor, and on a GPU to check it; `bf16`, on the processor, is faster and smaller, and changes
+    a few labels where two scores nearly tie. `log` is called with each message and whether it is a
     warning.
     """
 
@@ -258,7 +259,7 @@ class Session(_Handle):
         device_memory: int = 0,
     ) -> None:
         if precision not in _abi.PRECISIONS:
-            raise ValueError(f"precision is {precision!r}; expected 'f32', 'f16' or None")
+            raise ValueError(f"precision is {precision!r}; expected 'f32', 'f16', 'bf16' or None")
 
         def told(_, level, message):
             log(_text(message), level == 2)

@@ -9,9 +9,9 @@
 use std::ops::Range;
 
 use super::conv_tile::{Tile, TileEpilogue};
-use super::kernels::{Kernels, TileKernel, TileKernels};
-use super::memory::{BLOCK, Buffer};
-use super::reading::{Chunk, ConvRun, conv_input};
+use super::kernels::{BrickValues, Kernels, TileKernel, TileKernels};
+use super::memory::{BLOCK, Buffer, Values};
+use super::reading::{Chunk, ConvRun, ReadRow, conv_input};
 use super::statistics::{Running, WIDTH};
 use crate::base::Result;
 use crate::net::{Conv, Epilogue, Network};
@@ -67,6 +67,7 @@ pub(super) struct ConvLayout {
     step: [usize; 3],
     /// Values from the first tap to each.
     taps: Vec<usize>,
+    brick_values: BrickValues,
     packed_weights: usize,
 }
 
@@ -94,7 +95,9 @@ impl ConvLayout {
             _ => conv.stride[axis],
         });
         let extent = |axis: usize, output: usize| (output - 1) * step[axis] + conv.kernel[axis];
-        let brick_output = brick_output(chunks.len(), output, extent);
+        let brick_values = kernels.brick;
+        let row_bytes = chunks.len() * extent(2, output[2]) * BLOCK * brick_values.bytes();
+        let brick_output = brick_output(row_bytes, output, extent);
         let brick = [extent(0, brick_output[0]), extent(1, brick_output[1]), extent(2, output[2])];
         let taps: Vec<usize> = (0..conv.kernel[0])
             .flat_map(|a| (0..conv.kernel[1]).map(move |b| (a, b)))
@@ -104,7 +107,8 @@ impl ConvLayout {
 
         let blocks = target.channels.div_ceil(BLOCK);
         let wide_blocks = kernels.wide.width / BLOCK;
-        let rows: usize = chunks.iter().map(|chunk| chunk.channels * taps.len()).sum();
+        let rows_of = |chunk: &Chunk| brick_values.rows(chunk.channels) * taps.len();
+        let rows: usize = chunks.iter().map(rows_of).sum();
         let mut groups = Vec::new();
         let mut packed_weights = 0;
         for phase in phases(expand) {
@@ -117,8 +121,9 @@ impl ConvLayout {
                 packed_weights += rows * width * BLOCK;
             }
         }
-        let chunks_per_segment =
-            (SEGMENT_BYTES / (taps.len() * BLOCK * kernels.wide.width * 4)).max(1);
+        let chunks_per_segment = (SEGMENT_BYTES
+            / (taps.len() * BLOCK * kernels.wide.width * brick_values.bytes()))
+        .max(1);
         let bricks: usize = (0..2).map(|axis| output[axis].div_ceil(brick_output[axis])).product();
         let groups_per_task = groups.len().div_ceil(TASKS.div_ceil(bricks).min(groups.len()));
         Self {
@@ -138,6 +143,7 @@ impl ConvLayout {
             brick,
             step,
             taps,
+            brick_values,
             packed_weights,
         }
     }
@@ -170,11 +176,11 @@ impl ConvLayout {
         self.packed_weights + self.padded_channels()
     }
 
-    /// Values of a brick, and of the sums between segments.
+    /// Values, of single precision, that a brick takes, and sums between segments.
     pub(super) fn scratch_values(&self) -> [usize; 2] {
         let voxels = self.brick_output[0] * self.brick_output[1] * self.output[2];
         let sums = if self.segments.len() > 1 { voxels * self.wide.width } else { 0 };
-        [self.chunks.len() * self.chunk_stride(), sums]
+        [self.chunks.len() * self.chunk_stride() * self.brick_values.bytes() / 4, sums]
     }
 
     fn chunk_stride(&self) -> usize {
@@ -182,7 +188,8 @@ impl ConvLayout {
     }
 
     /// Brings weights, `[out][in][k0][k1][k2]` (or `[in][out][e0][e1][e2]`), into the order
-    /// `[group][chunk][tap][channel][output channel]`.
+    /// `[group][chunk][tap][channel][output channel]`, where pairs of channels lie together if a
+    /// multiplication takes those.
     pub(super) fn pack(&self, weight: &[f32], bias: Option<&[f32]>) -> Result<ConvWeights> {
         let name = "packed weights";
         let mut packed = Buffer::zeroed(name, self.packed_weights)?;
@@ -205,12 +212,19 @@ impl ConvLayout {
             let mut first_input = 0;
             for &channels in &self.chunk_channels {
                 for tap in 0..taps {
-                    for input in first_input..first_input + channels {
+                    for channel in 0..channels {
+                        let row = row + channel / self.brick_values.channels() * width;
                         for output in 0..outputs {
-                            values[row + output] = weight[from(first_output + output, input, tap)];
+                            let weight =
+                                weight[from(first_output + output, first_input + channel, tap)];
+                            self.brick_values.put_weight(
+                                &mut values[row + output],
+                                weight,
+                                channel,
+                            );
                         }
-                        row += width;
                     }
+                    row += self.brick_values.rows(channels) * width;
                 }
                 first_input += channels;
             }
@@ -238,7 +252,8 @@ impl ConvLayout {
         });
         // SAFETY: as the caller promises; the scratch memory was sized for the largest brick.
         unsafe {
-            self.fill_brick(run, scratch.brick.values_mut(), first, rows);
+            let brick_memory = Values::new(&mut scratch.brick, self.brick_values.bytes());
+            self.fill_brick(run, brick_memory, first, rows);
             for group in &self.groups[self.splits[split].clone()] {
                 self.run_group(run, scratch, group, brick, first, rows);
             }
@@ -246,13 +261,7 @@ impl ConvLayout {
     }
 
     /// Copies the input that the output rows from `first` need.
-    unsafe fn fill_brick(
-        &self,
-        run: &ConvRun,
-        brick: &mut [f32],
-        first: [usize; 2],
-        rows: [usize; 2],
-    ) {
+    unsafe fn fill_brick(&self, run: &ConvRun, brick: Values, first: [usize; 2], rows: [usize; 2]) {
         let row_values = self.brick[2] * BLOCK;
         // Input plane (or row) that a plane of the brick holds, if it is not padding.
         let read = |axis: usize, at: usize| match self.conv.kernel[axis] {
@@ -268,27 +277,50 @@ impl ConvLayout {
                 for line in 0..lines {
                     let start =
                         index * self.chunk_stride() + (plane * self.brick[1] + line) * row_values;
-                    let row = &mut brick[start..start + row_values];
-                    match (read(0, plane), read(1, line)) {
-                        // SAFETY: as the caller promises; plane and line lie in the input.
-                        (Some(z), Some(y)) => unsafe { self.fill_row(run, chunk, z, y, row) },
-                        _ => row.fill(0.0),
+                    // SAFETY: as the caller promises; plane and line lie in brick and input.
+                    unsafe {
+                        match (read(0, plane), read(1, line)) {
+                            (Some(z), Some(y)) => self.fill_row(run, chunk, z, y, brick, start),
+                            _ => brick.clear(start..start + row_values),
+                        }
                     }
                 }
             }
         }
     }
 
-    unsafe fn fill_row(&self, run: &ConvRun, chunk: &Chunk, z: usize, y: usize, row: &mut [f32]) {
+    unsafe fn fill_row(
+        &self,
+        run: &ConvRun,
+        chunk: &Chunk,
+        z: usize,
+        y: usize,
+        brick: Values,
+        start: usize,
+    ) {
         let (pad, stride, count) = match self.conv.kernel[2] {
             1 => (0, self.conv.stride[2], self.output[2]),
             _ => (1, 1, self.input[2].min(self.brick[2] - 1)),
         };
-        row[..pad * BLOCK].fill(0.0);
-        row[(pad + count) * BLOCK..].fill(0.0);
-        let row = &mut row[pad * BLOCK..(pad + count) * BLOCK];
-        // SAFETY: as the caller promises; the row holds `count` voxels, which lie in the input.
-        unsafe { run.read_row(&self.conv, chunk, [z, y, 0], stride, false, row) }
+        let first = start + pad * BLOCK;
+        // SAFETY: as the caller promises; the row holds `count` voxels, which lie in the input,
+        // and those of the padding.
+        unsafe {
+            brick.clear(start..first);
+            brick.clear(first + count * BLOCK..start + self.brick[2] * BLOCK);
+            run.read_row(
+                &run.kernels.read_brick,
+                &ReadRow {
+                    conv: &self.conv,
+                    chunk,
+                    first: [z, y, 0],
+                    stride,
+                    next: false,
+                    to: brick.at(first),
+                    count,
+                },
+            );
+        }
     }
 
     unsafe fn run_group(
@@ -323,7 +355,7 @@ impl ConvLayout {
                     // this layout, output and main are tensors of the output's shape, and tasks
                     // write to rows and channels of their own.
                     unsafe {
-                        let arena = run.arena.get();
+                        let brick = Values::new(&mut scratch.brick, self.brick_values.bytes());
                         let epilogue = match self.conv.epilogue {
                             Epilogue::Plain => TileEpilogue::Store,
                             Epilogue::Statistics(_) => TileEpilogue::Statistics(&raw mut running),
@@ -331,7 +363,7 @@ impl ConvLayout {
                                 let coefficients = &run.coefficients[run.coefficients.len() - 1];
                                 let affine = coefficients.affine(group.first_block);
                                 TileEpilogue::AddNormalized {
-                                    main: arena.add(run.offsets[main.0] + place),
+                                    main: run.arena.at(run.offsets[main.0] + place),
                                     mean: affine.mean,
                                     scale: affine.scale,
                                     shift: affine.shift,
@@ -340,11 +372,9 @@ impl ConvLayout {
                             }
                         };
                         kernel(&Tile {
-                            brick: scratch.brick.pointer().add(
-                                segment.start * self.chunk_stride()
-                                    + in_brick
-                                    + x * self.step[2] * BLOCK,
-                            ),
+                            brick: brick.at(segment.start * self.chunk_stride()
+                                + in_brick
+                                + x * self.step[2] * BLOCK),
                             chunk_stride: self.chunk_stride(),
                             chunk_channels: channels.as_ptr(),
                             chunks: channels.len(),
@@ -359,7 +389,7 @@ impl ConvLayout {
                             }),
                             first: number == 0,
                             last: number + 1 == self.segments.len(),
-                            output: arena.add(run.offsets[self.conv.output.0] + place),
+                            output: run.arena.at(run.offsets[self.conv.output.0] + place),
                             output_step: e2 * BLOCK,
                             block_stride: output_voxels * BLOCK,
                             epilogue,
@@ -367,7 +397,9 @@ impl ConvLayout {
                     }
                 }
             }
-            weights_before += channels.iter().sum::<usize>() * self.taps.len() * tiles.width;
+            let weight_rows: usize =
+                channels.iter().map(|&channels| self.brick_values.rows(channels)).sum();
+            weights_before += weight_rows * self.taps.len() * tiles.width;
         }
         if matches!(self.conv.epilogue, Epilogue::Statistics(_)) {
             let at = brick * self.padded_channels() + group.first_block * BLOCK;
@@ -417,11 +449,10 @@ pub(super) fn ranges(length: usize, piece: usize) -> Vec<Range<usize>> {
 /// Planes and rows of a brick: of those that fit the memory and leave enough bricks to share,
 /// the one that reads the least input per output.
 fn brick_output(
-    chunks: usize,
+    row_bytes: usize,
     output: [usize; 3],
     extent: impl Fn(usize, usize) -> usize,
 ) -> [usize; 2] {
-    let row_bytes = chunks * extent(2, output[2]) * BLOCK * 4;
     let wanted = TASKS.min(output[0] * output[1]) / 2;
     let mut best = ([1, 1], f64::INFINITY);
     for planes in 1..=output[0] {

@@ -3,14 +3,15 @@
 //! The sums stay in registers over all input channels and taps of a segment. Each input value is
 //! broadcast and multiplied with one vector of weights per output vector.
 
-use super::memory::BLOCK;
+use super::memory::{BLOCK, Place};
 use super::simd::Simd;
 use super::statistics::{Running, WIDTH};
+use super::value::{Factor, Value};
 
 /// What one call computes; the pointers are those of the tile's first voxel.
 pub(super) struct Tile {
     /// Input brick at tap 0 of the segment's first chunk; voxels are [`BLOCK`] values apart.
-    pub(super) brick: *const f32,
+    pub(super) brick: Place,
     /// Values between one chunk of up to 16 channels and the next.
     pub(super) chunk_stride: usize,
     /// Channels used of each chunk of the segment.
@@ -19,7 +20,9 @@ pub(super) struct Tile {
     /// Values from tap 0 to each tap.
     pub(super) taps: *const usize,
     pub(super) tap_count: usize,
-    /// `[chunk][tap][channel][output channels of the tile]`
+    /// `[chunk][tap][channel][output channels of the tile]`; where a multiplication takes two
+    /// channels of the brick, `[chunk][tap][channel / 2][output channels of the tile][channel % 2]`
+    /// in half the bits.
     pub(super) weights: *const f32,
     /// What the sums start from, one value for each output channel; used by the first segment.
     pub(super) bias: *const f32,
@@ -28,7 +31,7 @@ pub(super) struct Tile {
     pub(super) first: bool,
     pub(super) last: bool,
     /// Where results go: the tile's first voxel in the first block of output channels.
-    pub(super) output: *mut f32,
+    pub(super) output: Place,
     /// Values from one voxel to the next there.
     pub(super) output_step: usize,
     /// Values between one block of 16 output channels and the next.
@@ -45,7 +48,7 @@ pub(super) enum TileEpilogue {
     /// Store `leaky((main - mean) * scale + shift + sum)`.
     AddNormalized {
         /// At the tile's first voxel, laid out as the output.
-        main: *const f32,
+        main: Place,
         /// Of the tile's output channels.
         mean: *const f32,
         scale: *const f32,
@@ -55,13 +58,20 @@ pub(super) enum TileEpilogue {
 }
 
 /// Computes `M` voxels of a row, whose input voxels are `STEP` values apart, for `V` vectors of
-/// output channels.
+/// output channels; the tensors' values are of type `T`, the brick's of `B`.
 ///
 /// # Safety
 /// The processor has `S`; every pointer of `tile` is valid for what its comment says, and nobody
 /// else writes there.
 #[inline(always)]
-pub(super) unsafe fn compute<S: Simd, const M: usize, const V: usize, const STEP: usize>(
+pub(super) unsafe fn compute<
+    S: Simd,
+    T: Value,
+    B: Factor<S>,
+    const M: usize,
+    const V: usize,
+    const STEP: usize,
+>(
     tile: &Tile,
 ) {
     let width = V * S::LANES;
@@ -80,18 +90,18 @@ pub(super) unsafe fn compute<S: Simd, const M: usize, const V: usize, const STEP
         let mut weights = tile.weights;
         for chunk in 0..tile.chunks {
             let channels = *tile.chunk_channels.add(chunk);
-            let brick = tile.brick.add(chunk * tile.chunk_stride);
+            let brick = tile.brick.values::<B>().add(chunk * tile.chunk_stride);
             for tap in 0..tile.tap_count {
                 let input = brick.add(*tile.taps.add(tap));
-                for channel in 0..channels {
+                for channel in (0..channels).step_by(B::CHANNELS) {
                     let mut factors = [S::splat(0.0); V];
                     for (v, factor) in factors.iter_mut().enumerate() {
                         *factor = S::load(weights.add(v * S::LANES));
                     }
                     for (voxel, row) in sums.iter_mut().enumerate() {
-                        let value = S::splat(*input.add(voxel * STEP + channel));
+                        let value = B::splat(input.add(voxel * STEP + channel));
                         for (sum, factor) in row.iter_mut().zip(factors) {
-                            *sum = S::multiply_add(value, factor, *sum);
+                            *sum = B::multiply_add(value, factor, *sum);
                         }
                     }
                     weights = weights.add(width);
@@ -99,7 +109,7 @@ pub(super) unsafe fn compute<S: Simd, const M: usize, const V: usize, const STEP
             }
         }
         if tile.last {
-            finish::<S, M, V>(tile, &sums);
+            finish::<S, T, M, V>(tile, &sums);
         } else {
             for (voxel, row) in sums.iter().enumerate() {
                 for (v, sum) in row.iter().enumerate() {
@@ -118,9 +128,13 @@ fn place<S: Simd>(tile: &Tile, voxel: usize, v: usize) -> usize {
 }
 
 #[inline(always)]
-unsafe fn finish<S: Simd, const M: usize, const V: usize>(tile: &Tile, sums: &[[S::Vector; V]; M]) {
+unsafe fn finish<S: Simd, T: Value, const M: usize, const V: usize>(
+    tile: &Tile,
+    sums: &[[S::Vector; V]; M],
+) {
     // SAFETY: as the caller of `compute` promises.
     unsafe {
+        let output = tile.output.values::<T>();
         if let TileEpilogue::AddNormalized { main, mean, scale, shift, slope } = tile.epilogue {
             let slope = S::splat(slope);
             for v in 0..V {
@@ -130,16 +144,16 @@ unsafe fn finish<S: Simd, const M: usize, const V: usize>(tile: &Tile, sums: &[[
                 let shift = S::load(shift.add(channel));
                 for (voxel, row) in sums.iter().enumerate() {
                     let at = place::<S>(tile, voxel, v);
-                    let centred = S::sub(S::load(main.add(at)), mean);
+                    let centred = S::sub(T::load::<S>(main.values::<T>().add(at)), mean);
                     let sum = S::add(S::multiply_add(centred, scale, shift), row[v]);
-                    S::store(tile.output.add(at), S::max(sum, S::mul(sum, slope)));
+                    T::store::<S>(output.add(at), S::max(sum, S::mul(sum, slope)));
                 }
             }
             return;
         }
         for (voxel, row) in sums.iter().enumerate() {
             for (v, sum) in row.iter().enumerate() {
-                S::store(tile.output.add(place::<S>(tile, voxel, v)), *sum);
+                T::store::<S>(output.add(place::<S>(tile, voxel, v)), *sum);
             }
         }
         if let TileEpilogue::Statistics(running) = tile.epilogue {

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use half::bf16;
+
 use super::conv::{ConvWeights, Scratch};
 use super::head::Head;
 use super::kernels::Kernels;
-use super::memory::{BLOCK, Buffer, Shared};
+use super::memory::{BLOCK, Buffer, Shared, Values};
 use super::norm::Coefficients;
 use super::path::{Method, Path};
 use super::reading::ConvRun;
@@ -64,11 +66,19 @@ pub(super) struct Forward {
     /// The normalisations' parameters, `[fold][parameter]`; empty for all other parameters.
     vectors: Vec<Vec<Vec<f32>>>,
     arena: Buffer,
+    /// Of the arena's values.
+    value_bytes: usize,
     scratch: Vec<Scratch>,
     partials: Vec<Partial>,
     /// `[statistics][channel]`
     statistics: Vec<Vec<Partial>>,
     pub(super) head: Head,
+}
+
+/// The patch that a network reads.
+pub(super) enum Input<'a> {
+    Single(&'a mut [f32]),
+    Bf16(&'a mut [bf16]),
 }
 
 /// Normalisations an operation applies, each with its tensor, in the order of its coefficients:
@@ -139,7 +149,7 @@ pub(super) fn memory(
         + coefficients as u64
         + ((partials + statistics) * size_of::<Partial>()) as u64;
     vec![
-        MemoryPart::new("activations of a tile", 4 * plan.arena as u64),
+        MemoryPart::new("activations of a tile", (kernels.value_bytes * plan.arena) as u64),
         MemoryPart::new("weights", weights),
         MemoryPart::new("scratch memory of the kernels", scratch),
     ]
@@ -213,8 +223,9 @@ impl Forward {
             }
         }
         let head = Head::load(network, weights)?;
-        let arena = Buffer::zeroed("arena of activations", plan.arena)?;
-        Ok(Self { plan, layers, vectors, arena, scratch, partials, statistics, head })
+        let value_bytes = kernels.value_bytes;
+        let arena = Buffer::zeroed("arena of activations", (plan.arena * value_bytes).div_ceil(4))?;
+        Ok(Self { plan, layers, vectors, arena, value_bytes, scratch, partials, statistics, head })
     }
 
     /// Voxels of the patch along each axis.
@@ -223,25 +234,31 @@ impl Forward {
     }
 
     /// The patch the network reads, `[channels][s0][s1][s2]`.
-    pub(super) fn input_mut(&mut self) -> &mut [f32] {
+    pub(super) fn input_mut(&mut self) -> Input<'_> {
         let input = self.plan.network.input.0;
         let tensor = &self.plan.network.tensors[input];
-        let length = tensor.channels * tensor.shape.iter().product::<usize>();
-        let offset = self.plan.offsets[input];
-        &mut self.arena.values_mut()[offset..offset + length]
+        let start = self.plan.offsets[input];
+        let values = start..start + tensor.channels * tensor.shape.iter().product::<usize>();
+        let arena = self.arena.values_mut();
+        match self.value_bytes {
+            4 => Input::Single(&mut arena[values]),
+            _ => Input::Bf16(&mut bytemuck::cast_slice_mut(arena)[values]),
+        }
     }
 
     /// The features below the head, `[ceil(channels / 16)][s0][s1][s2][16]`.
-    pub(super) fn output(&self) -> &[f32] {
+    pub(super) fn output(&self) -> Values {
         let output = self.plan.network.output.0;
-        let voxels = self.plan.network.tensors[output].shape.iter().product::<usize>();
-        let offset = self.plan.offsets[output];
-        &self.arena.values()[offset..offset + padded(&self.plan.network, output) * voxels]
+        Values::of(&self.arena, self.value_bytes, self.plan.offsets[output])
     }
 
     #[cfg(test)]
-    pub(super) fn arena_values(&self) -> &[f32] {
-        self.arena.values()
+    pub(super) fn arena_values(&self) -> Vec<f32> {
+        let arena = self.arena.values();
+        match self.value_bytes {
+            4 => arena.to_vec(),
+            _ => bytemuck::cast_slice(arena).iter().map(|value: &bf16| value.to_f32()).collect(),
+        }
     }
 
     #[cfg(test)]
@@ -279,9 +296,11 @@ impl Forward {
         pool: &Pool,
         mut go_on: impl FnMut(usize) -> bool,
     ) {
-        let Self { plan, layers, vectors, arena, scratch, partials, statistics, .. } = self;
+        let Self {
+            plan, layers, vectors, arena, value_bytes, scratch, partials, statistics, ..
+        } = self;
         let network = &plan.network;
-        let arena = arena.shared();
+        let arena = Values::new(arena, *value_bytes);
         let scratch = Shared(scratch.as_mut_ptr());
         let vector = |id: ParameterId| vectors[fold][id.0].as_slice();
         for (number, (layer, op)) in layers.iter_mut().zip(&network.ops).enumerate() {
@@ -335,7 +354,7 @@ fn run_join(
     coefficients: &[Coefficients],
     plan: &Plan,
     kernels: &Kernels,
-    arena: Shared<f32>,
+    arena: Values,
     pool: &Pool,
 ) {
     let tensor = &plan.network.tensors[join.main.0];
@@ -346,12 +365,12 @@ fn run_join(
         // SAFETY: the tensors have one shape; tasks touch planes of their own, and the output is
         // `main` itself or overlaps neither source.
         unsafe {
-            let at = |id: TensorId| arena.get().add(plan.offsets[id.0] + place);
+            let at = |id: TensorId| arena.at(plan.offsets[id.0] + place);
             (kernels.join_row)(&JoinRow {
                 main: at(join.main),
                 shortcut: join.shortcut.map(|shortcut| {
                     let affine = coefficients.get(1).map(|c| c.affine(block));
-                    (at(shortcut.tensor).cast_const(), affine)
+                    (at(shortcut.tensor), affine)
                 }),
                 output: at(join.output),
                 voxels: plane,
@@ -366,7 +385,7 @@ fn run_pool(
     coefficients: Option<&Coefficients>,
     plan: &Plan,
     kernels: &Kernels,
-    arena: Shared<f32>,
+    arena: Values,
     pool: &Pool,
 ) {
     let (from, to) = (op.source.tensor.0, op.output.0);
@@ -382,13 +401,11 @@ fn run_pool(
             // the box's; tasks write planes of their own, and the output overlaps no source.
             unsafe {
                 (kernels.pool_row)(&PoolRow {
-                    from: arena.get().add(plan.offsets[from] + first * columns * BLOCK),
+                    from: arena.at(plan.offsets[from] + first * columns * BLOCK),
                     row: columns,
                     plane: rows * columns,
                     size: op.size,
-                    to: arena
-                        .get()
-                        .add(plan.offsets[to] + (task * target_rows + row) * count * BLOCK),
+                    to: arena.at(plan.offsets[to] + (task * target_rows + row) * count * BLOCK),
                     count,
                     affine: coefficients.map(|coefficients| coefficients.affine(block)),
                 });

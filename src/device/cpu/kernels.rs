@@ -1,22 +1,27 @@
 //! Which compiled kernel serves which shape, for each instruction set. The one table of tile
 //! shapes.
 
+use half::bf16;
+
 use super::conv_tile::{self, Tile};
-use super::memory::BLOCK;
+use super::memory::{BLOCK, Place};
 use super::probability;
-use super::rows::{self, GatherRow, JoinRow, PoolRow};
+use super::rows::{self, GatherRow, JoinRow, PoolRow, SpreadRow};
 use super::scores::{self, BlendRow, Mix, Scored, Side, Transpose, VOXELS};
 #[cfg(target_arch = "aarch64")]
 use super::simd::Neon;
 #[cfg(target_arch = "x86_64")]
-use super::simd::{Avx2, Avx512};
+use super::simd::{Avx2, Avx512, Avx512Bf16};
 use super::simd::{Instructions, Portable, Simd};
+use super::value::{Factor, Rounded, Value};
 use super::winograd::WinogradKernels;
 use super::winograd::axis::{Axis, Four, One, Two};
 use super::winograd::product::{self, Product};
 use super::winograd::transform::{
     self, InputPlanes, InputRows, OutputPlanes, OutputTile, WeightPlanes,
 };
+use crate::base::{Error, Result};
+use crate::device::Precision;
 
 /// Computes a tile of a convolution.
 pub(super) type TileKernel = unsafe fn(&Tile);
@@ -42,17 +47,76 @@ impl TileKernels {
     }
 }
 
-/// The kernels of one instruction set.
+/// What reads tensors.
+#[derive(Clone, Copy)]
+pub(super) struct ReadKernels {
+    pub(super) gather_row: unsafe fn(&GatherRow),
+    pub(super) spread_row: unsafe fn(&SpreadRow),
+}
+
+/// What the bricks of the direct sum hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BrickValues {
+    /// Single precision.
+    Single,
+    /// Single precision, rounded to `bf16`.
+    Rounded,
+    /// `bf16`, of which a multiplication takes two channels.
+    Pairs,
+}
+
+impl BrickValues {
+    /// Bytes of a value.
+    pub(super) fn bytes(self) -> usize {
+        if self == Self::Pairs { 2 } else { 4 }
+    }
+
+    /// Channels that one multiplication takes.
+    pub(super) fn channels(self) -> usize {
+        if self == Self::Pairs { 2 } else { 1 }
+    }
+
+    /// Multiplications that `channels` take.
+    pub(super) fn rows(self, channels: usize) -> usize {
+        channels.div_ceil(self.channels())
+    }
+
+    /// Puts a weight where it is multiplied with the brick's values: `row` is of one output channel
+    /// and of the channels that a multiplication takes, `channel` the input channel in its chunk.
+    pub(super) fn put_weight(self, row: &mut f32, weight: f32, channel: usize) {
+        match self {
+            Self::Single => *row = weight,
+            Self::Rounded => *row = bf16::from_f32(weight).to_f32(),
+            Self::Pairs => {
+                let pair: &mut [bf16; 2] = bytemuck::cast_mut(row);
+                pair[channel % 2] = bf16::from_f32(weight);
+            }
+        }
+    }
+}
+
+/// The kernels of one instruction set, for tensors of one type of values.
 pub(super) struct Kernels {
+    /// Bytes of a tensor's value.
+    pub(super) value_bytes: usize,
+    pub(super) brick: BrickValues,
     /// For the last 16 output channels of an odd number of blocks.
     pub(super) narrow: TileKernels,
     /// For all others.
     pub(super) wide: TileKernels,
-    pub(super) gather_row: unsafe fn(&GatherRow),
+    /// To single precision.
+    pub(super) read: ReadKernels,
+    /// To a brick of the direct sum.
+    pub(super) read_brick: ReadKernels,
     pub(super) join_row: unsafe fn(&JoinRow),
     pub(super) pool_row: unsafe fn(&PoolRow),
     pub(super) winograd: WinogradKernels,
+    /// Blends single precision.
     pub(super) blend_row: unsafe fn(&BlendRow),
+    /// Blends a tensor's values.
+    pub(super) blend_features: unsafe fn(&BlendRow),
+    /// Makes 16 of a tensor's values single precision, that many values from a place on.
+    pub(super) widen: unsafe fn(Place, isize, *mut f32),
     pub(super) mix: unsafe fn(&Mix),
     pub(super) transpose: unsafe fn(&Transpose),
     pub(super) score: unsafe fn(&Scored),
@@ -62,12 +126,14 @@ pub(super) struct Kernels {
     pub(super) sigmoid: unsafe fn(&mut [Side]),
 }
 
-/// Compiles every kernel for one instruction set: `narrow` and `wide` are the vectors of a
-/// tile's output channels and the numbers of voxels it can have, `scores` the classes that are
-/// scored together, a divisor of 16, with two vectors of voxels.
+/// Compiles every kernel for one instruction set: `tables` are the types of tensors' values and of
+/// bricks', `narrow` and `wide` the vectors of a tile's output channels and the numbers of voxels
+/// it can have, `scores` the classes that are scored together, a divisor of 16, with two vectors
+/// of voxels.
 macro_rules! kernels {
     (
         $name:ident, $set:ident, [$(#[$feature:meta])*],
+        tables [$($table:ident: $value:ty, $brick:ty, $values:ident;)*],
         narrow $narrow:literal: [$($few:literal)*], wide $wide:literal: [$($many:literal)*],
         scores $scores:literal
     ) => {
@@ -75,24 +141,32 @@ macro_rules! kernels {
             use super::*;
 
             $(#[$feature])*
-            unsafe fn tile<const M: usize, const V: usize, const STEP: usize>(tile: &Tile) {
+            unsafe fn tile<
+                T: Value,
+                B: Factor<$set>,
+                const M: usize,
+                const V: usize,
+                const STEP: usize,
+            >(
+                tile: &Tile,
+            ) {
                 // SAFETY: as the caller promises.
-                unsafe { conv_tile::compute::<$set, M, V, STEP>(tile) }
+                unsafe { conv_tile::compute::<$set, T, B, M, V, STEP>(tile) }
             }
             $(#[$feature])*
-            unsafe fn gather_row(row: &GatherRow) {
+            unsafe fn gather_row<T: Value, B: Value>(row: &GatherRow) {
                 // SAFETY: as the caller promises.
-                unsafe { rows::gather_row::<$set>(row) }
+                unsafe { rows::gather_row::<$set, T, B>(row) }
             }
             $(#[$feature])*
-            unsafe fn join_row(row: &JoinRow) {
+            unsafe fn join_row<T: Value>(row: &JoinRow) {
                 // SAFETY: as the caller promises.
-                unsafe { rows::join_row::<$set>(row) }
+                unsafe { rows::join_row::<$set, T>(row) }
             }
             $(#[$feature])*
-            unsafe fn pool_row(row: &PoolRow) {
+            unsafe fn pool_row<T: Value>(row: &PoolRow) {
                 // SAFETY: as the caller promises.
-                unsafe { rows::pool_row::<$set>(row) }
+                unsafe { rows::pool_row::<$set, T>(row) }
             }
             $(#[$feature])*
             unsafe fn input_rows<A: Axis<M, P>, const M: usize, const P: usize>(rows: &InputRows) {
@@ -114,14 +188,17 @@ macro_rules! kernels {
                 unsafe { transform::output_planes::<$set, A, M, P>(planes) }
             }
             $(#[$feature])*
-            unsafe fn output_tile<A: Axis<M, P>, const M: usize, const P: usize>(
+            unsafe fn output_tile<T: Value, A: Axis<M, P>, const M: usize, const P: usize>(
                 tile: &OutputTile,
             ) {
                 // SAFETY: as the caller promises.
-                unsafe { transform::output_tile::<$set, A, M, P>(tile) }
+                unsafe { transform::output_tile::<$set, T, A, M, P>(tile) }
             }
             $(#[$feature])*
-            unsafe fn weight_planes<A: Axis<M, P>, const M: usize, const P: usize>(
+            unsafe fn weight_planes<A: Axis<M, P>,
+                const M: usize,
+                const P: usize,
+            >(
                 planes: &WeightPlanes,
             ) {
                 // SAFETY: as the caller promises.
@@ -155,9 +232,19 @@ macro_rules! kernels {
                 }
             }
             $(#[$feature])*
-            unsafe fn blend_row(row: &BlendRow) {
+            unsafe fn blend_row<T: Value>(row: &BlendRow) {
                 // SAFETY: as the caller promises.
-                unsafe { scores::blend_row::<$set>(row) }
+                unsafe { scores::blend_row::<$set, T>(row) }
+            }
+            $(#[$feature])*
+            unsafe fn widen<T: Value>(from: Place, first: isize, to: *mut f32) {
+                // SAFETY: as the caller promises.
+                unsafe {
+                    for lane in (0..BLOCK).step_by(<$set as Simd>::LANES) {
+                        let from = from.values::<T>().offset(first).add(lane);
+                        <$set as Simd>::store(to.add(lane), T::load::<$set>(from));
+                    }
+                }
             }
             $(#[$feature])*
             unsafe fn mix(mix: &Mix) {
@@ -197,81 +284,118 @@ macro_rules! kernels {
             const ONE: usize = BLOCK;
             const TWO: usize = 2 * BLOCK;
 
-            pub(super) static KERNELS: Kernels = Kernels {
-                narrow: TileKernels {
-                    width: BLOCK,
-                    kernels: [
-                        &[$(tile::<$few, $narrow, ONE>),*],
-                        &[$(tile::<$few, $narrow, TWO>),*],
-                    ],
-                },
-                wide: TileKernels {
-                    width: $wide / $narrow * BLOCK,
-                    kernels: [
-                        &[$(tile::<$many, $wide, ONE>),*],
-                        &[$(tile::<$many, $wide, TWO>),*],
-                    ],
-                },
-                gather_row,
-                join_row,
-                pool_row,
-                winograd: WinogradKernels {
-                    input_rows: [input_rows::<Two, 2, 4>, input_rows::<Four, 4, 6>],
-                    input_planes: [input_planes::<Two, 2, 4>, input_planes::<Four, 4, 6>],
-                    output_planes: [output_planes::<Two, 2, 4>, output_planes::<Four, 4, 6>],
-                    weight_planes: [weight_planes::<Two, 2, 4>, weight_planes::<Four, 4, 6>],
-                    output_tile: [
-                        output_tile::<One, 1, 1>,
-                        output_tile::<Two, 2, 4>,
-                        output_tile::<Four, 4, 6>,
-                    ],
-                    fence,
-                    product: [product_narrow, product_wide],
-                },
-                blend_row,
-                mix,
-                transpose,
-                score,
-                highest,
-                last_above,
-                softmax,
-                sigmoid,
-            };
+            const fn table<T: Value, B: Factor<$set>>(brick: BrickValues) -> Kernels {
+                Kernels {
+                    value_bytes: size_of::<T>(),
+                    brick,
+                    narrow: TileKernels {
+                        width: BLOCK,
+                        kernels: [
+                            const { &[$(tile::<T, B, $few, $narrow, ONE>),*] },
+                            const { &[$(tile::<T, B, $few, $narrow, TWO>),*] },
+                        ],
+                    },
+                    wide: TileKernels {
+                        width: $wide / $narrow * BLOCK,
+                        kernels: [
+                            const { &[$(tile::<T, B, $many, $wide, ONE>),*] },
+                            const { &[$(tile::<T, B, $many, $wide, TWO>),*] },
+                        ],
+                    },
+                    read: ReadKernels {
+                        gather_row: gather_row::<T, f32>,
+                        spread_row: rows::spread_row::<T, f32>,
+                    },
+                    read_brick: ReadKernels {
+                        gather_row: gather_row::<T, B>,
+                        spread_row: rows::spread_row::<T, B>,
+                    },
+                    join_row: join_row::<T>,
+                    pool_row: pool_row::<T>,
+                    winograd: WinogradKernels {
+                        input_rows: [input_rows::<Two, 2, 4>, input_rows::<Four, 4, 6>],
+                        input_planes: [input_planes::<Two, 2, 4>, input_planes::<Four, 4, 6>],
+                        output_planes: [output_planes::<Two, 2, 4>, output_planes::<Four, 4, 6>],
+                        weight_planes: [weight_planes::<Two, 2, 4>, weight_planes::<Four, 4, 6>],
+                        output_tile: [
+                            output_tile::<T, One, 1, 1>,
+                            output_tile::<T, Two, 2, 4>,
+                            output_tile::<T, Four, 4, 6>,
+                        ],
+                        fence,
+                        product: [product_narrow, product_wide],
+                    },
+                    blend_row: blend_row::<f32>,
+                    blend_features: blend_row::<T>,
+                    widen: widen::<T>,
+                    mix,
+                    transpose,
+                    score,
+                    highest,
+                    last_above,
+                    softmax,
+                    sigmoid,
+                }
+            }
+
+            $(pub(super) static $table: Kernels = table::<$value, $brick>(BrickValues::$values);)*
         }
     };
 }
 
 // 32 registers of 16 values: 12 voxels x 2 vectors leave room for weights and the broadcast.
 #[cfg(target_arch = "x86_64")]
+kernels!(avx512_bf16, Avx512Bf16, [#[target_feature(enable = "avx512f,avx512bf16")]],
+    tables [BF16: bf16, bf16, Pairs;],
+    narrow 1: [1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16],
+    wide 2: [1 2 3 4 5 6 7 8 9 10 11 12], scores 8);
+
+#[cfg(target_arch = "x86_64")]
 kernels!(avx512, Avx512, [#[target_feature(enable = "avx512f")]],
+    tables [F32: f32, f32, Single; BF16: bf16, Rounded, Rounded;],
     narrow 1: [1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16],
     wide 2: [1 2 3 4 5 6 7 8 9 10 11 12], scores 8);
 
 // 16 registers of 8 values: 6 voxels x 2 vectors.
 #[cfg(target_arch = "x86_64")]
 kernels!(avx2, Avx2, [#[target_feature(enable = "avx2,fma")]],
+    tables [F32: f32, f32, Single; BF16: bf16, Rounded, Rounded;],
     narrow 2: [1 2 3 4 5 6], wide 2: [1 2 3 4 5 6], scores 4);
 
 // 32 registers of 4 values: 6 voxels x 4 vectors.
 #[cfg(target_arch = "aarch64")]
 kernels!(neon, Neon, [#[target_feature(enable = "neon")]],
+    tables [F32: f32, f32, Single; BF16: bf16, Rounded, Rounded;],
     narrow 4: [1 2 3 4 5 6], wide 4: [1 2 3 4 5 6], scores 8);
 
 kernels!(portable, Portable, [],
+    tables [F32: f32, f32, Single; BF16: bf16, Rounded, Rounded;],
     narrow 2: [1 2], wide 2: [1 2], scores 4);
 
 impl Kernels {
     /// The kernels of `instructions`, which the caller has found among
     /// [`Instructions::available`].
-    pub(super) fn of(instructions: Instructions) -> &'static Self {
-        match instructions {
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] if the processor has none for `precision`.
+    pub(super) fn of(instructions: Instructions, precision: Precision) -> Result<&'static Self> {
+        let [single, narrow] = match instructions {
             #[cfg(target_arch = "x86_64")]
-            Instructions::Avx512 => &avx512::KERNELS,
+            Instructions::Avx512Bf16 => [&avx512::F32, &avx512_bf16::BF16],
             #[cfg(target_arch = "x86_64")]
-            Instructions::Avx2 => &avx2::KERNELS,
+            Instructions::Avx512 => [&avx512::F32, &avx512::BF16],
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx2 => [&avx2::F32, &avx2::BF16],
             #[cfg(target_arch = "aarch64")]
-            Instructions::Neon => &neon::KERNELS,
-            _ => &portable::KERNELS,
+            Instructions::Neon => [&neon::F32, &neon::BF16],
+            _ => [&portable::F32, &portable::BF16],
+        };
+        match precision {
+            Precision::F32 => Ok(single),
+            Precision::Bf16 => Ok(narrow),
+            Precision::F16 => Err(Error::Unsupported(
+                "half precision needs a GPU; the processor's are f32 and bf16".into(),
+            )),
         }
     }
 }

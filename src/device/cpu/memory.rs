@@ -1,7 +1,10 @@
 //! Buffers whose rows of 16 values start on cache lines, and pointers that threads share.
 
+use std::ops::Range;
+
 use bytemuck::{Pod, Zeroable};
 
+use super::value::Value;
 use crate::base::{Error, Result};
 
 /// Channels that lie together in memory: a tensor is `[ceil(C / 16)][s0][s1][s2][16]`.
@@ -46,6 +49,75 @@ impl Buffer {
     /// A pointer that the tasks of one operation may share.
     pub(super) fn shared(&mut self) -> Shared<f32> {
         Shared(self.values_mut().as_mut_ptr())
+    }
+}
+
+/// Values whose type the kernels know; all others count them.
+#[derive(Clone, Copy)]
+pub(super) struct Values {
+    first: Shared<u8>,
+    value_bytes: usize,
+}
+
+impl Values {
+    pub(super) fn new(buffer: &mut Buffer, value_bytes: usize) -> Self {
+        Self::starting(buffer.values_mut().as_mut_ptr(), value_bytes)
+    }
+
+    /// The values from a place on.
+    pub(super) fn starting(at: *mut f32, value_bytes: usize) -> Self {
+        Self { first: Shared(at.cast()), value_bytes }
+    }
+
+    /// The values of a buffer from `start` on, to be read only.
+    pub(super) fn of(buffer: &Buffer, value_bytes: usize, start: usize) -> Self {
+        let bytes: &[u8] = bytemuck::cast_slice(buffer.values());
+        Self { first: Shared(bytes[start * value_bytes..].as_ptr().cast_mut()), value_bytes }
+    }
+
+    /// The place of a value.
+    ///
+    /// # Safety
+    /// The value is one of the buffer's, or what follows its last.
+    #[inline(always)]
+    pub(super) unsafe fn at(self, value: usize) -> Place {
+        // SAFETY: as the caller promises.
+        Place(unsafe { self.first.get().add(value * self.value_bytes) })
+    }
+
+    /// The place that many values from another one.
+    ///
+    /// # Safety
+    /// Both lie in the buffer.
+    #[inline(always)]
+    pub(super) unsafe fn offset(self, from: Place, values: isize) -> Place {
+        // SAFETY: as the caller promises.
+        Place(unsafe { from.0.offset(values * self.value_bytes as isize) })
+    }
+
+    /// Makes zeros of some values.
+    ///
+    /// # Safety
+    /// They are the buffer's, and nobody else touches them.
+    pub(super) unsafe fn clear(self, values: Range<usize>) {
+        // SAFETY: as the caller promises; zeros are values of every type.
+        unsafe { self.at(values.start).0.write_bytes(0, values.len() * self.value_bytes) }
+    }
+}
+
+/// Where values lie whose type the kernels know.
+#[derive(Clone, Copy)]
+pub(super) struct Place(*mut u8);
+
+impl Place {
+    /// Of values of a known type.
+    pub(super) fn of<T>(values: *const T) -> Self {
+        Self(values.cast_mut().cast())
+    }
+
+    #[inline(always)]
+    pub(super) fn values<T: Value>(self) -> *mut T {
+        self.0.cast()
     }
 }
 

@@ -20,13 +20,14 @@ mod simd;
 mod statistics;
 #[cfg(test)]
 mod tests;
+mod value;
 mod volume;
 mod winograd;
 
 use std::ops::Range;
 use std::sync::Arc;
 
-use self::forward::Forward;
+use self::forward::{Forward, Input};
 use self::kernels::Kernels;
 use self::memory::BLOCK;
 use self::mosaic::Mosaic;
@@ -40,6 +41,7 @@ use crate::window::{Slab, Tile};
 /// The processor as a device.
 pub struct Cpu {
     info: DeviceInfo,
+    precision: Precision,
     kernels: &'static Kernels,
     pool: Arc<Pool>,
     forward: Option<Forward>,
@@ -77,25 +79,36 @@ fn memory() -> (u64, u64) {
 }
 
 impl Cpu {
-    /// The processor with its fastest instructions and the threads of `pool`.
+    /// The processor with its fastest instructions and the threads of `pool`, in single precision.
     pub fn new(pool: Arc<Pool>) -> Self {
-        Self::with_instructions(pool, Instructions::available()[0])
+        Self::open(pool, Precision::F32).expect("every processor has single precision")
     }
 
-    /// The processor with one of [`Instructions::available`], to compare them; any other set
+    /// As [`Cpu::new`], in any precision that it has.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`](crate::base::Error::Unsupported) if that isn't one.
+    pub fn open(pool: Arc<Pool>, precision: Precision) -> Result<Self> {
+        Self::with_instructions(pool, Instructions::available()[0], precision)
+    }
+
+    /// As [`Cpu::open`], with one of [`Instructions::available`], to compare them; any other set
     /// falls back to the portable one.
-    pub fn with_instructions(pool: Arc<Pool>, instructions: Instructions) -> Self {
+    ///
+    /// # Errors
+    /// As for [`Cpu::open`].
+    pub fn with_instructions(
+        pool: Arc<Pool>,
+        instructions: Instructions,
+        precision: Precision,
+    ) -> Result<Self> {
         let instructions = match Instructions::available().contains(&instructions) {
             true => instructions,
             false => Instructions::Portable,
         };
-        Self {
-            info: info_with(instructions),
-            kernels: Kernels::of(instructions),
-            pool,
-            forward: None,
-            mosaic: None,
-        }
+        let kernels = Kernels::of(instructions, precision)?;
+        let info = info_with(instructions);
+        Ok(Self { info, precision, kernels, pool, forward: None, mosaic: None })
     }
 }
 
@@ -110,7 +123,7 @@ impl Device for Cpu {
     }
 
     fn precision(&self) -> Precision {
-        Precision::F32
+        self.precision
     }
 
     fn free_bytes(&self) -> Result<Option<u64>> {
@@ -164,7 +177,10 @@ impl Device for Cpu {
         let mosaic = out_of_order(self.mosaic.as_mut(), "begin")?;
         let patch = forward.patch();
         let Mosaic { volume, job, .. } = mosaic;
-        volume.gather(job, tile, mirror, patch, forward.input_mut(), &self.pool);
+        match forward.input_mut() {
+            Input::Single(input) => volume.gather(job, tile, mirror, patch, input, &self.pool),
+            Input::Bf16(input) => volume.gather(job, tile, mirror, patch, input, &self.pool),
+        }
         Ok(())
     }
 

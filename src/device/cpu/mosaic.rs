@@ -11,7 +11,7 @@ use super::cells::CellColumns;
 use super::forward::Forward;
 use super::head::Head;
 use super::kernels::Kernels;
-use super::memory::{BLOCK, Buffer, Shared};
+use super::memory::{BLOCK, Buffer, Place, Shared};
 use super::scores::{BlendRow, Scored, Side, Transpose, VOXELS};
 use super::volume::{self, Volume};
 use crate::base::error::{filled, reserved};
@@ -306,7 +306,7 @@ impl Mosaic {
                 let scratch = &mut *scratch.get().add(worker);
                 let RowScratch { voxels, values, scores, sums: copied, .. } = scratch;
                 let mut row = BlendRow {
-                    from: features.as_ptr().add(from * BLOCK),
+                    from: features.at(from * BLOCK),
                     from_step: if mirror[axes[2]] { -step } else { step },
                     from_block: block,
                     blocks: head.features / BLOCK,
@@ -318,20 +318,21 @@ impl Mosaic {
                 sums.update(voxel * this.depth, count * this.depth, copied, |to| {
                     if !by_class {
                         row.to = to.add(fold * head.features);
-                        (kernels.blend_row)(&row);
+                        (kernels.blend_features)(&row);
                         return;
                     }
                     for first in (0..count).step_by(VOXELS) {
                         let mut part = BlendRow {
-                            from: row.from.offset(first as isize * row.from_step),
+                            from: features.offset(row.from, first as isize * row.from_step),
                             window: window[first..].as_ptr(),
                             count: VOXELS.min(count - first),
                             to: to.add(first * this.depth),
                             ..row
                         };
                         let buffers = [&mut *voxels, &mut *values, &mut *scores];
-                        part.from =
-                            probabilities(&part, head, fold, buffers, kernels, this.job.decision);
+                        let decision = this.job.decision;
+                        let found = probabilities(&part, head, fold, buffers, kernels, decision);
+                        part.from = Place::of(found);
                         part.from_step = head.padded_classes as isize;
                         part.from_block = BLOCK;
                         part.blocks = head.padded_classes / BLOCK;
@@ -369,12 +370,10 @@ unsafe fn probabilities(
     let [features, classes] = [head.features, head.padded_classes];
     for voxel in 0..row.count {
         for block in 0..row.blocks {
+            let to = &mut voxels.values_mut()[voxel * features + block * BLOCK..][..BLOCK];
+            let from = voxel as isize * row.from_step + (block * row.from_block) as isize;
             // SAFETY: as the caller promises.
-            let from = unsafe {
-                let voxel = row.from.offset(voxel as isize * row.from_step);
-                std::slice::from_raw_parts(voxel.add(block * row.from_block), BLOCK)
-            };
-            voxels.values_mut()[voxel * features + block * BLOCK..][..BLOCK].copy_from_slice(from);
+            unsafe { (kernels.widen)(row.from, from, to.as_mut_ptr()) }
         }
     }
     // SAFETY: the buffers hold so many voxels; the head has `folds` sets of weights; the kernels'

@@ -1,10 +1,10 @@
 //! The input of a convolution: its sources concatenated, enlarged, normalised and activated.
 
 use super::conv::ConvWeights;
-use super::kernels::Kernels;
-use super::memory::{BLOCK, Shared};
+use super::kernels::{Kernels, ReadKernels};
+use super::memory::{BLOCK, Place, Shared, Values};
 use super::norm::Coefficients;
-use super::rows::GatherRow;
+use super::rows::{GatherRow, SpreadRow};
 use super::statistics::Partial;
 use crate::net::{Conv, Network};
 
@@ -44,7 +44,7 @@ pub(super) fn conv_input(network: &Network, conv: &Conv) -> [usize; 3] {
 pub(super) struct ConvRun<'a> {
     pub(super) network: &'a Network,
     pub(super) kernels: &'a Kernels,
-    pub(super) arena: Shared<f32>,
+    pub(super) arena: Values,
     /// First value of each tensor in the arena.
     pub(super) offsets: &'a [usize],
     pub(super) weights: &'a ConvWeights,
@@ -54,45 +54,52 @@ pub(super) struct ConvRun<'a> {
     pub(super) partials: Shared<Partial>,
 }
 
+/// A row, `[voxel][16]`, to fill with a chunk of the (enlarged) input of a convolution.
+pub(super) struct ReadRow<'a> {
+    pub(super) conv: &'a Conv,
+    pub(super) chunk: &'a Chunk,
+    /// The first voxel, and how far apart they are along the last axis.
+    pub(super) first: [usize; 3],
+    pub(super) stride: usize,
+    /// Whether the next row of the same plane will be read soon.
+    pub(super) next: bool,
+    pub(super) to: Place,
+    /// Voxels of the row.
+    pub(super) count: usize,
+}
+
 impl ConvRun<'_> {
-    /// Fills a row, `[voxel][16]`, with a chunk of `conv`'s (enlarged) input from voxel `first`
-    /// on, `stride` voxels apart along the last axis. `next` says whether the next row of the same
-    /// plane will be read soon.
+    /// Fills a row.
     ///
     /// # Safety
     /// The processor has the kernels' instructions; arena, offsets and coefficients belong to the
-    /// convolution's network; every voxel lies in the input.
-    pub(super) unsafe fn read_row(
-        &self,
-        conv: &Conv,
-        chunk: &Chunk,
-        first: [usize; 3],
-        stride: usize,
-        next: bool,
-        row: &mut [f32],
-    ) {
+    /// convolution's network; every voxel lies in the input; the row has room for them.
+    pub(super) unsafe fn read_row(&self, read: &ReadKernels, row: &ReadRow) {
+        let &ReadRow { conv, chunk, first, stride, next, to, count } = row;
         let source = &conv.sources[chunk.source];
         let [s0, s1, s2] = self.network.tensors[source.tensor.0].shape;
         let [u0, u1, upsample] = source.upsample;
         let line = (first[0] / u0 * s1 + first[1] / u1) * s2;
-        let count = row.len() / BLOCK;
-        // SAFETY: offsets and shapes are those of the arena's tensors; the row holds `count`
-        // voxels.
+        let tensor = self.offsets[source.tensor.0];
+        // SAFETY: offsets and shapes are those of the arena's tensors.
         unsafe {
-            let tensor = self.arena.get().cast_const().add(self.offsets[source.tensor.0]);
             if source.tensor == self.network.input {
-                // The network's input lies channel by channel.
-                for channel in 0..chunk.channels {
-                    let plane = (chunk.block * BLOCK + channel) * s0 * s1 * s2;
-                    let from = tensor.add(plane + line);
-                    for x in 0..count {
-                        row[x * BLOCK + channel] = *from.add((first[2] + x * stride) / upsample);
-                    }
-                }
+                let channel_stride = s0 * s1 * s2;
+                (read.spread_row)(&SpreadRow {
+                    from: self.arena.at(tensor + chunk.block * BLOCK * channel_stride + line),
+                    channel_stride,
+                    channels: chunk.channels,
+                    padded_channels: chunk.channels.next_multiple_of(self.kernels.brick.channels()),
+                    to,
+                    count,
+                    first: first[2],
+                    stride,
+                    upsample,
+                });
             } else {
-                (self.kernels.gather_row)(&GatherRow {
-                    from: tensor.add((chunk.block * s0 * s1 * s2 + line) * BLOCK),
-                    to: row.as_mut_ptr(),
+                (read.gather_row)(&GatherRow {
+                    from: self.arena.at(tensor + (chunk.block * s0 * s1 * s2 + line) * BLOCK),
+                    to,
                     count,
                     first: first[2],
                     stride,

@@ -1,7 +1,8 @@
 //! Kernels along a row of voxels of 16 channels each.
 
-use super::memory::BLOCK;
+use super::memory::{BLOCK, Place};
 use super::simd::Simd;
+use super::value::Value;
 
 /// Normalisation of 16 channels: `leaky((x - mean) * scale + shift)`.
 #[derive(Clone, Copy)]
@@ -14,8 +15,8 @@ pub(super) struct Affine {
 
 /// A row to copy: output voxel `x` is source voxel `(first + x * stride) / upsample`.
 pub(super) struct GatherRow {
-    pub(super) from: *const f32,
-    pub(super) to: *mut f32,
+    pub(super) from: Place,
+    pub(super) to: Place,
     /// Voxels to write.
     pub(super) count: usize,
     pub(super) first: usize,
@@ -26,21 +27,27 @@ pub(super) struct GatherRow {
     pub(super) affine: Option<Affine>,
 }
 
-/// Copies a row, normalising and activating on the way.
+/// Copies a row, normalising and activating on the way, from values of type `T` to such of `B`.
 ///
 /// # Safety
 /// The processor has `S`; the pointers are valid for 16 channels of every voxel named.
 #[inline(always)]
-pub(super) unsafe fn gather_row<S: Simd>(row: &GatherRow) {
+pub(super) unsafe fn gather_row<S: Simd, T: Value, B: Value>(row: &GatherRow) {
     // SAFETY: as the caller promises.
     unsafe {
         for lane in (0..BLOCK).step_by(S::LANES) {
-            let (from, to) = (row.from.add(lane), row.to.add(lane));
+            let (from, to) = (row.from.values::<T>().add(lane), row.to.values::<B>().add(lane));
+            let prefetch = |x: usize| {
+                if lane == 0 {
+                    S::prefetch(from.wrapping_add(row.ahead + x * BLOCK).cast());
+                }
+            };
             match row.affine {
-                None => copy::<S>(row, lane, |x| S::load(from.add(x * BLOCK)), to),
+                None => copy::<S, B>(row, |x| T::load::<S>(from.add(x * BLOCK)), prefetch, to),
                 Some(affine) => {
                     let normal = Normal::<S>::new(&affine, lane);
-                    copy::<S>(row, lane, |x| normal.activated(S::load(from.add(x * BLOCK))), to);
+                    let read = |x| normal.activated(T::load::<S>(from.add(x * BLOCK)));
+                    copy::<S, B>(row, read, prefetch, to);
                 }
             }
         }
@@ -48,21 +55,19 @@ pub(super) unsafe fn gather_row<S: Simd>(row: &GatherRow) {
 }
 
 #[inline(always)]
-unsafe fn copy<S: Simd>(
+unsafe fn copy<S: Simd, B: Value>(
     row: &GatherRow,
-    lane: usize,
     read: impl Fn(usize) -> S::Vector,
-    to: *mut f32,
+    prefetch: impl Fn(usize),
+    to: *mut B,
 ) {
     // SAFETY: as the caller of `gather_row` promises.
     unsafe {
         if row.upsample == 1 {
             for x in 0..row.count {
                 let source = row.first + x * row.stride;
-                if lane == 0 {
-                    S::prefetch(row.from.wrapping_add(row.ahead + source * BLOCK));
-                }
-                S::store(to.add(x * BLOCK), read(source));
+                prefetch(source);
+                B::store::<S>(to.add(x * BLOCK), read(source));
             }
         } else if row.stride == 1 {
             let mut x = 0;
@@ -71,14 +76,52 @@ unsafe fn copy<S: Simd>(
                 let value = read(source);
                 let end = row.count.min((source + 1) * row.upsample - row.first);
                 for x in x..end {
-                    S::store(to.add(x * BLOCK), value);
+                    B::store::<S>(to.add(x * BLOCK), value);
                 }
                 x = end;
             }
         } else {
             for x in 0..row.count {
                 let source = (row.first + x * row.stride) / row.upsample;
-                S::store(to.add(x * BLOCK), read(source));
+                B::store::<S>(to.add(x * BLOCK), read(source));
+            }
+        }
+    }
+}
+
+/// A row of the network's input, which lies channel by channel, to copy to voxels of 16 channels:
+/// output voxel `x` is source voxel `(first + x * stride) / upsample`.
+pub(super) struct SpreadRow {
+    pub(super) from: Place,
+    /// Values between one channel and the next.
+    pub(super) channel_stride: usize,
+    /// Channels to write, up to 16, and with zeros after the last.
+    pub(super) channels: usize,
+    pub(super) padded_channels: usize,
+    pub(super) to: Place,
+    /// Voxels to write.
+    pub(super) count: usize,
+    pub(super) first: usize,
+    pub(super) stride: usize,
+    pub(super) upsample: usize,
+}
+
+/// Copies a row of the network's input.
+///
+/// # Safety
+/// The pointers are valid for every voxel named.
+pub(super) unsafe fn spread_row<T: Value, B: Value>(row: &SpreadRow) {
+    for channel in 0..row.padded_channels {
+        for x in 0..row.count {
+            // SAFETY: as the caller promises.
+            unsafe {
+                let source =
+                    channel * row.channel_stride + (row.first + x * row.stride) / row.upsample;
+                let value = match channel < row.channels {
+                    true => (*row.from.values::<T>().add(source)).get(),
+                    false => 0.0,
+                };
+                *row.to.values::<B>().add(x * BLOCK + channel) = B::of(value);
             }
         }
     }
@@ -86,10 +129,10 @@ unsafe fn copy<S: Simd>(
 
 /// A stretch of voxels for [`join_row`]; `output` may be `main`.
 pub(super) struct JoinRow {
-    pub(super) main: *const f32,
+    pub(super) main: Place,
     /// What is added, and what happens to it before.
-    pub(super) shortcut: Option<(*const f32, Option<Affine>)>,
-    pub(super) output: *mut f32,
+    pub(super) shortcut: Option<(Place, Option<Affine>)>,
+    pub(super) output: Place,
     pub(super) voxels: usize,
     /// Of the 16 channels; the slope is applied to the sum.
     pub(super) affine: Affine,
@@ -100,16 +143,19 @@ pub(super) struct JoinRow {
 /// # Safety
 /// As for [`gather_row`].
 #[inline(always)]
-pub(super) unsafe fn join_row<S: Simd>(row: &JoinRow) {
+pub(super) unsafe fn join_row<S: Simd, T: Value>(row: &JoinRow) {
     // SAFETY: as the caller promises.
     unsafe {
         for lane in (0..BLOCK).step_by(S::LANES) {
             match row.shortcut {
-                None => join::<S>(row, lane, |_| S::splat(0.0)),
-                Some((from, None)) => join::<S>(row, lane, |at| S::load(from.add(at))),
+                None => join::<S, T>(row, lane, |_| S::splat(0.0)),
+                Some((from, None)) => {
+                    join::<S, T>(row, lane, |at| T::load::<S>(from.values::<T>().add(at)));
+                }
                 Some((from, Some(affine))) => {
                     let normal = Normal::<S>::new(&affine, lane);
-                    join::<S>(row, lane, |at| normal.activated(S::load(from.add(at))));
+                    let from = from.values::<T>();
+                    join::<S, T>(row, lane, |at| normal.activated(T::load::<S>(from.add(at))));
                 }
             }
         }
@@ -117,14 +163,19 @@ pub(super) unsafe fn join_row<S: Simd>(row: &JoinRow) {
 }
 
 #[inline(always)]
-unsafe fn join<S: Simd>(row: &JoinRow, lane: usize, shortcut: impl Fn(usize) -> S::Vector) {
+unsafe fn join<S: Simd, T: Value>(
+    row: &JoinRow,
+    lane: usize,
+    shortcut: impl Fn(usize) -> S::Vector,
+) {
     // SAFETY: as the caller of `join_row` promises.
     unsafe {
+        let (main, output) = (row.main.values::<T>(), row.output.values::<T>());
         let normal = Normal::<S>::new(&row.affine, lane);
         for voxel in 0..row.voxels {
             let at = voxel * BLOCK + lane;
-            let sum = S::add(normal.plain(S::load(row.main.add(at))), shortcut(at));
-            S::store(row.output.add(at), S::max(sum, S::mul(sum, normal.slope)));
+            let sum = S::add(normal.plain(T::load::<S>(main.add(at))), shortcut(at));
+            T::store::<S>(output.add(at), S::max(sum, S::mul(sum, normal.slope)));
         }
     }
 }
@@ -133,12 +184,12 @@ unsafe fn join<S: Simd>(row: &JoinRow, lane: usize, shortcut: impl Fn(usize) -> 
 /// `x * size[2]` on.
 pub(super) struct PoolRow {
     /// First voxel of the first box.
-    pub(super) from: *const f32,
+    pub(super) from: Place,
     /// Voxels of a row and of a plane of the source.
     pub(super) row: usize,
     pub(super) plane: usize,
     pub(super) size: [usize; 3],
-    pub(super) to: *mut f32,
+    pub(super) to: Place,
     /// Voxels to write.
     pub(super) count: usize,
     pub(super) affine: Option<Affine>,
@@ -149,7 +200,7 @@ pub(super) struct PoolRow {
 /// # Safety
 /// As for [`gather_row`].
 #[inline(always)]
-pub(super) unsafe fn pool_row<S: Simd>(row: &PoolRow) {
+pub(super) unsafe fn pool_row<S: Simd, T: Value>(row: &PoolRow) {
     let share = 1.0 / row.size.iter().product::<usize>() as f32;
     // SAFETY: as the caller promises.
     unsafe {
@@ -161,13 +212,15 @@ pub(super) unsafe fn pool_row<S: Simd>(row: &PoolRow) {
                     for b in 0..row.size[1] {
                         for c in 0..row.size[2] {
                             let voxel = a * row.plane + b * row.row + x * row.size[2] + c;
-                            let value = S::load(row.from.add(voxel * BLOCK + lane));
+                            let from = row.from.values::<T>().add(voxel * BLOCK + lane);
+                            let value = T::load::<S>(from);
                             let value = normal.as_ref().map_or(value, |n| n.activated(value));
                             sum = S::add(sum, value);
                         }
                     }
                 }
-                S::store(row.to.add(x * BLOCK + lane), S::mul(sum, S::splat(share)));
+                let to = row.to.values::<T>().add(x * BLOCK + lane);
+                T::store::<S>(to, S::mul(sum, S::splat(share)));
             }
         }
     }

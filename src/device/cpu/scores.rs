@@ -1,12 +1,13 @@
 //! Kernels of the mosaic: adding tiles, scoring voxels, finding the highest class.
 
-use super::memory::BLOCK;
+use super::memory::{BLOCK, Place};
 use super::simd::Simd;
+use super::value::Value;
 
 /// A row of a tile to add to the mosaic.
 pub(super) struct BlendRow {
     /// First voxel's first block of channels.
-    pub(super) from: *const f32,
+    pub(super) from: Place,
     /// Values from one voxel to the next; negative if mirrored.
     pub(super) from_step: isize,
     /// Values from one block of 16 channels to the next.
@@ -21,21 +22,21 @@ pub(super) struct BlendRow {
     pub(super) count: usize,
 }
 
-/// `to += window * from`.
+/// `to += window * from`, of type `T`.
 ///
 /// # Safety
 /// The processor has `S`; every pointer is valid for what its comment says.
 #[inline(always)]
-pub(super) unsafe fn blend_row<S: Simd>(row: &BlendRow) {
+pub(super) unsafe fn blend_row<S: Simd, T: Value>(row: &BlendRow) {
     // SAFETY: as the caller promises.
     unsafe {
         for x in 0..row.count {
             let weight = S::splat(*row.window.add(x));
-            let from = row.from.offset(x as isize * row.from_step);
+            let from = row.from.values::<T>().offset(x as isize * row.from_step);
             let to = row.to.add(x * row.to_step);
             for block in 0..row.blocks {
                 for lane in (0..BLOCK).step_by(S::LANES) {
-                    let value = S::load(from.add(block * row.from_block + lane));
+                    let value = T::load::<S>(from.add(block * row.from_block + lane));
                     let place = to.add(block * BLOCK + lane);
                     S::store(place, S::multiply_add(weight, value, S::load(place)));
                 }

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::memory::Shared;
+use super::value::Value;
 use crate::base::error::filled;
 use crate::base::{Pool, Result};
 use crate::device::{Job, JobSize};
@@ -55,13 +56,13 @@ impl Volume {
     }
 
     /// Copies a tile into the network's input, `[channels][patch0][patch1][patch2]`.
-    pub(super) fn gather(
+    pub(super) fn gather<T: Value>(
         &mut self,
         job: &Job,
         tile: &Tile,
         mirror: [bool; 3],
         patch: [usize; 3],
-        input: &mut [f32],
+        input: &mut [T],
         pool: &Pool,
     ) {
         for (axis, &network_axis) in job.axes.iter().enumerate() {
@@ -91,11 +92,12 @@ impl Volume {
             let first = this.places[0][index % patch[0]];
             for (line, &second) in plane.chunks_exact_mut(patch[2]).zip(&this.places[1]) {
                 if first == OUTSIDE || second == OUTSIDE {
-                    line.fill(0.0);
+                    line.fill(T::of(0.0));
                     continue;
                 }
                 for (value, &third) in line.iter_mut().zip(&this.places[2]) {
-                    *value = if third == OUTSIDE { 0.0 } else { channel[first + second + third] };
+                    let outside = third == OUTSIDE;
+                    *value = T::of(if outside { 0.0 } else { channel[first + second + third] });
                 }
             }
         });

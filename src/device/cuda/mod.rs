@@ -73,8 +73,8 @@ impl Gpu {
     /// Of two names of a kernel, that of the one for activations as they are held here.
     pub(crate) fn named(&self, half: &'static str, float: &'static str) -> &'static str {
         match self.precision {
-            Precision::F16 => half,
             Precision::F32 => float,
+            _ => half,
         }
     }
 
@@ -183,8 +183,13 @@ impl Cuda {
     /// The GPU with an ordinal, or the first that our kernels cover.
     ///
     /// # Errors
-    /// [`Error::NoDevice`] if there is none or our kernels don't cover it; [`Error::Device`].
+    /// [`Error::NoDevice`] if there is none or our kernels don't cover it; [`Error::Unsupported`]
+    /// if it is to hold values in bf16; [`Error::Device`].
     pub fn open(ordinal: Option<u32>, precision: Precision) -> Result<Self> {
+        if precision == Precision::Bf16 {
+            let has = "bf16 is a precision of the processor; a GPU's are f16 and f32";
+            return Err(Error::Unsupported(has.into()));
+        }
         let driver = driver()?;
         let context = Context::new(choose(&driver, ordinal)?)?;
         let info = described(&driver, context.properties(), context.free_bytes()?);

@@ -59,7 +59,7 @@ pub(super) struct Schedule {
 pub(super) fn value_bytes(precision: Precision) -> usize {
     match precision {
         Precision::F32 => 4,
-        Precision::F16 => 2,
+        _ => 2,
     }
 }
 

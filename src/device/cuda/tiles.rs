@@ -203,7 +203,7 @@ impl ConvTiles {
         }
         match precision {
             Precision::F32 => Ok(Self::float(sizes)),
-            Precision::F16 => Self::half(sizes, multiprocessors),
+            _ => Self::half(sizes, multiprocessors),
         }
     }
 

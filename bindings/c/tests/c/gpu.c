@@ -100,6 +100,9 @@ int main(int argc, char **argv)
     setup = setup_of(1);
     run(model, &setup, VOXTILE_CPU);
     memcpy(reference, labels, sizeof reference);
+    setup = setup_of(1);
+    setup.precision = VOXTILE_PRECISION_BF16;
+    CHECK(run(model, &setup, VOXTILE_CPU) > VOXELS * 99 / 100);
     setup = setup_of(3);
     CHECK(run(model, &setup, VOXTILE_CUDA) > VOXELS * 99 / 100);
     CHECK(strstr(told, "emulated") != NULL);
@@ -126,7 +129,10 @@ int main(int argc, char **argv)
     setup.precision = VOXTILE_PRECISION_F16;
     EXPECT(VOXTILE_E_UNSUPPORTED, voxtile_session_create(model, &setup, &session, &error),
            "half precision");
-    setup.precision = 3;
+    setup = setup_of(2);
+    setup.precision = VOXTILE_PRECISION_BF16;
+    EXPECT(VOXTILE_E_UNSUPPORTED, voxtile_session_create(model, &setup, &session, &error), "bf16");
+    setup.precision = 4;
     EXPECT(VOXTILE_E_ARGUMENT, voxtile_session_create(model, &setup, &session, &error), "precision");
     CHECK(session == NULL);
     voxtile_model_release(model);

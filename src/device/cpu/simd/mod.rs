@@ -15,7 +15,7 @@ mod x86;
 pub(super) use neon::Neon;
 pub(super) use portable::Portable;
 #[cfg(target_arch = "x86_64")]
-pub(super) use x86::{Avx2, Avx512};
+pub(super) use x86::{Avx2, Avx512, Avx512Bf16};
 
 /// A vector of `f32` and what can be done with it.
 ///
@@ -44,6 +44,27 @@ pub(super) unsafe trait Simd: Copy {
     /// Lets other threads see what was stored by [`Simd::stream`].
     #[inline(always)]
     unsafe fn fence() {}
+    /// Widens values of type `bf16`.
+    unsafe fn load_bf16(from: *const u16) -> Self::Vector;
+    /// Rounds to `bf16`: to nearest, ties to even; what is not a number stays so. Whether
+    /// magnitudes below 2^-126 become zeros is the set's choice.
+    unsafe fn store_bf16(to: *mut u16, vector: Self::Vector);
+    /// As [`Simd::store_bf16`], past the caches where that is possible.
+    #[inline(always)]
+    unsafe fn stream_bf16(to: *mut u16, vector: Self::Vector) {
+        // SAFETY: as the caller promises.
+        unsafe { Self::store_bf16(to, vector) }
+    }
+    /// What [`Simd::load_bf16`] would find after [`Simd::store_bf16`].
+    #[inline(always)]
+    unsafe fn round_bf16(vector: Self::Vector) -> Self::Vector {
+        let mut values = [0; 16];
+        // SAFETY: `LANES` is a divisor of 16.
+        unsafe {
+            Self::store_bf16(values.as_mut_ptr(), vector);
+            Self::load_bf16(values.as_ptr())
+        }
+    }
     unsafe fn add(a: Self::Vector, b: Self::Vector) -> Self::Vector;
     unsafe fn sub(a: Self::Vector, b: Self::Vector) -> Self::Vector;
     unsafe fn mul(a: Self::Vector, b: Self::Vector) -> Self::Vector;
@@ -73,6 +94,8 @@ pub(super) unsafe trait Simd: Copy {
 /// The instruction sets voxtile has kernels for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Instructions {
+    /// x86-64 with AVX-512F and AVX512-BF16.
+    Avx512Bf16,
     /// x86-64 with AVX-512F.
     Avx512,
     /// x86-64 with AVX2 and FMA.
@@ -90,6 +113,9 @@ impl Instructions {
         #[cfg(target_arch = "x86_64")]
         {
             if std::arch::is_x86_feature_detected!("avx512f") {
+                if std::arch::is_x86_feature_detected!("avx512bf16") {
+                    sets.push(Self::Avx512Bf16);
+                }
                 sets.push(Self::Avx512);
             }
             if std::arch::is_x86_feature_detected!("avx2")
@@ -109,6 +135,7 @@ impl Instructions {
     /// The set's name, for people.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Avx512Bf16 => "AVX-512 BF16",
             Self::Avx512 => "AVX-512",
             Self::Avx2 => "AVX2",
             Self::Neon => "NEON",

@@ -28,6 +28,23 @@ unsafe impl Simd for Neon {
         unsafe { vst1q_f32(to, vector) }
     }
     #[inline(always)]
+    unsafe fn load_bf16(from: *const u16) -> float32x4_t {
+        // SAFETY: the caller vouches for `LANES` values.
+        unsafe { vreinterpretq_f32_u32(vshll_n_u16::<16>(vld1_u16(from))) }
+    }
+    #[inline(always)]
+    unsafe fn store_bf16(to: *mut u16, vector: float32x4_t) {
+        // SAFETY: the caller vouches for `LANES` values.
+        unsafe {
+            let bits = vreinterpretq_u32_f32(vector);
+            let odd = vandq_u32(vshrq_n_u32::<16>(bits), vdupq_n_u32(1));
+            let rounded = vaddq_u32(bits, vaddq_u32(odd, vdupq_n_u32(0x7fff)));
+            let quiet = vorrq_u32(bits, vdupq_n_u32(0x40_0000));
+            let bits = vbslq_u32(vceqq_f32(vector, vector), rounded, quiet);
+            vst1_u16(to, vshrn_n_u32::<16>(bits));
+        }
+    }
+    #[inline(always)]
     unsafe fn add(a: float32x4_t, b: float32x4_t) -> float32x4_t {
         // SAFETY: NEON is there.
         unsafe { vaddq_f32(a, b) }

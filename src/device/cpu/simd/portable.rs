@@ -1,5 +1,7 @@
 //! Arrays that the compiler turns into whatever vectors the target has.
 
+use half::bf16;
+
 use super::Simd;
 
 #[derive(Clone, Copy)]
@@ -28,6 +30,18 @@ unsafe impl Simd for Portable {
     unsafe fn store(to: *mut f32, vector: [f32; 8]) {
         // SAFETY: the caller vouches for `LANES` values.
         unsafe { to.cast::<[f32; 8]>().write_unaligned(vector) }
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(from: *const u16) -> [f32; 8] {
+        // SAFETY: the caller vouches for `LANES` values.
+        let values = unsafe { from.cast::<[u16; 8]>().read_unaligned() };
+        values.map(|bits| f32::from_bits(u32::from(bits) << 16))
+    }
+    #[inline(always)]
+    unsafe fn store_bf16(to: *mut u16, vector: [f32; 8]) {
+        let values = vector.map(|value| bf16::from_f32(value).to_bits());
+        // SAFETY: the caller vouches for `LANES` values.
+        unsafe { to.cast::<[u16; 8]>().write_unaligned(values) }
     }
     #[inline(always)]
     unsafe fn add(a: [f32; 8], b: [f32; 8]) -> [f32; 8] {

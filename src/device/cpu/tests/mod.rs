@@ -6,21 +6,44 @@ mod winograd;
 use std::sync::Arc;
 
 use super::Instructions;
-use super::forward::Forward;
+use half::slice::HalfFloatSliceExt;
+
+use super::forward::{Forward, Input};
 use super::kernels::Kernels;
 use super::memory::BLOCK;
 use super::path::Method;
 use crate::base::Pool;
+use crate::device::Precision;
 use crate::device::networks::{self, Noise, Parameters, parameters};
 use crate::device::reference::{self, Dense};
 use crate::net::Plan;
 
-/// Compares every instruction set with the reference, on noise.
-fn check(plan: &Arc<Plan>, input: impl Fn(&mut Noise) -> f32) {
-    check_by(&[Method::Direct, Method::Fastest], plan, input);
+/// Gives a network its patch.
+fn fill(forward: &mut Forward, patch: &[f32]) {
+    match forward.input_mut() {
+        Input::Single(input) => input.copy_from_slice(patch),
+        Input::Bf16(input) => input.convert_from_f32_slice(patch),
+    }
 }
 
-fn check_by(methods: &[Method], plan: &Arc<Plan>, input: impl Fn(&mut Noise) -> f32) {
+/// What may differ from the reference, relative, after several layers.
+fn tolerance(precision: Precision) -> f64 {
+    if precision == Precision::F32 { 1e-5 } else { 1e-2 }
+}
+
+/// Compares every instruction set with the reference, on noise.
+fn check(plan: &Arc<Plan>, input: impl Fn(&mut Noise) -> f32) {
+    for precision in [Precision::F32, Precision::Bf16] {
+        check_by(&[Method::Direct, Method::Fastest], precision, plan, &input);
+    }
+}
+
+fn check_by(
+    methods: &[Method],
+    precision: Precision,
+    plan: &Arc<Plan>,
+    input: impl Fn(&mut Noise) -> f32,
+) {
     let network = &plan.network;
     let mut noise = Noise(7);
     let weights = parameters(network, &mut noise);
@@ -29,14 +52,17 @@ fn check_by(methods: &[Method], plan: &Arc<Plan>, input: impl Fn(&mut Noise) -> 
     let patch: Vec<f32> = (0..length).map(|_| input(&mut noise)).collect();
     let expected = reference::run(network, &weights.0, &patch);
     for &method in methods {
-        compare(method, plan, &weights, &patch, &expected, 1e-5, |_| ());
+        let tolerance = tolerance(precision);
+        compare(method, precision, plan, &weights, &patch, &expected, tolerance, |_| ());
     }
 }
 
 /// Runs the network with every instruction set on 1 to 4 threads, compares every tensor, and
 /// shows each network that has run to `also`.
+#[expect(clippy::too_many_arguments, reason = "all of one comparison")]
 fn compare(
     method: Method,
+    precision: Precision,
     plan: &Arc<Plan>,
     weights: &Parameters,
     patch: &[f32],
@@ -45,13 +71,13 @@ fn compare(
     also: impl Fn(&Forward),
 ) {
     for instructions in Instructions::available() {
-        let kernels = Kernels::of(instructions);
+        let kernels = Kernels::of(instructions, precision).unwrap();
         let mut bits: Option<Vec<u32>> = None;
         for threads in 1..=4 {
             let pool = Pool::new(threads).unwrap();
             let mut forward =
                 Forward::load(plan.clone(), weights, kernels, threads, method).unwrap();
-            forward.input_mut().copy_from_slice(patch);
+            fill(&mut forward, patch);
             forward.run(0, kernels, &pool);
             for (index, expected) in expected.iter().enumerate().skip(1) {
                 let voxels: usize = expected.shape.iter().product();
@@ -68,7 +94,7 @@ fn compare(
                 let relative = (error / norm).sqrt();
                 assert!(
                     relative < tolerance,
-                    "{instructions:?}, {threads} threads, tensor {index}: {relative:e}"
+                    "{instructions:?}, {precision:?}, {threads} threads, tensor {index}: {relative:e}"
                 );
             }
             also(&forward);
@@ -116,5 +142,7 @@ fn shortcuts_with_something_pending() {
 fn statistics_survive_a_mean_far_above_the_deviation() {
     // The input is far from zero everywhere but in the padding, so only the inner voxels of the
     // first convolution have a small deviation; the comparison covers all.
-    check(&networks::residual_block(), |noise| 1000.0 + noise.next());
+    let method = [Method::Direct, Method::Fastest];
+    let block = networks::residual_block();
+    check_by(&method, Precision::F32, &block, |noise| 1000.0 + noise.next());
 }

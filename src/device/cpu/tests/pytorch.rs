@@ -11,6 +11,7 @@ use super::super::forward::Forward;
 use super::super::path::Method;
 use super::super::winograd::{Length, Tiling};
 use super::compare;
+use crate::device::Precision;
 use crate::device::networks::{Builder, Parameters};
 use crate::device::reference::{self, Dense};
 use crate::net::{
@@ -223,7 +224,16 @@ fn every_operation_is_pytorch_s() {
         let four = Tiling { lengths: [Length::Four; 2], stored: true, streamed: true };
         for method in [Method::Fastest, Method::Direct, Method::Winograd(four)] {
             let input = &values.0["input"];
-            compare(method, &plan, &weights, input, &expected, case.tolerance, statistics_match);
+            compare(
+                method,
+                Precision::F32,
+                &plan,
+                &weights,
+                input,
+                &expected,
+                case.tolerance,
+                statistics_match,
+            );
         }
     }
 }

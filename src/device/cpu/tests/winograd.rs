@@ -102,7 +102,7 @@ proptest! {
 
     #[test]
     fn every_shape_is_the_sum_it_stands_for(case in case()) {
-        check_by(&[Method::Winograd(case.tiling)], &network(&case), Noise::next);
+        check_by(&[Method::Winograd(case.tiling)], Precision::F32, &network(&case), Noise::next);
     }
 }
 
@@ -117,7 +117,7 @@ fn layers_of_many_channels_stay_within_the_error_bound() {
     let (tensor, normalization) = builder.normalized(patch, 130, [1; 3], [1; 3]);
     let source = Source { tensor, upsample: [1; 3], normalization: Some(normalization) };
     builder.normalized(vec![source], 50, [3, 3, 3], [1; 3]);
-    check_by(&every_tiling(), &builder.finish(), Noise::next);
+    check_by(&every_tiling(), Precision::F32, &builder.finish(), Noise::next);
 }
 
 #[test]
@@ -128,7 +128,10 @@ fn whole_residual_blocks() {
     let up = builder.conv(vec![Source::plain(deep)], 16, [1; 3], [1; 3], true, Epilogue::Plain);
     let up = Source { tensor: up, upsample: [2, 1, 2], normalization: None };
     projected(&mut builder, vec![up, Source::plain(skip)], 16, [1; 3]);
-    check_by(&every_tiling(), &builder.finish(), Noise::next);
+    let plan = builder.finish();
+    for precision in [Precision::F32, Precision::Bf16] {
+        check_by(&every_tiling(), precision, &plan, Noise::next);
+    }
 }
 
 /// A convolution of `inputs` to `outputs` channels on a grid, and how it is computed.
@@ -138,8 +141,9 @@ fn chosen(inputs: usize, outputs: usize, shape: [usize; 3], instructions: Instru
     let source = builder.conv(source, inputs, [1; 3], [1; 3], true, Epilogue::Plain);
     builder.normalized(vec![Source::plain(source)], outputs, [3, 3, 3], [1; 3]);
     let plan = builder.finish();
+    let kernels = Kernels::of(instructions, Precision::F32).unwrap();
     let Some(Op::Conv(conv)) = plan.network.ops.last() else { panic!("ends in a convolution") };
-    Path::new(&plan.network, conv, Kernels::of(instructions), Method::Fastest)
+    Path::new(&plan.network, conv, kernels, Method::Fastest)
 }
 
 #[test]

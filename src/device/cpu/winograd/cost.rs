@@ -45,6 +45,8 @@ pub(super) struct Sizes {
     pub(super) stored: bool,
     /// Whether the output passes by the caches.
     pub(super) streamed: bool,
+    /// Bytes of a value of the output.
+    pub(super) value_bytes: usize,
 }
 
 /// How the work is cut.
@@ -157,7 +159,7 @@ impl Sizes {
     fn output_bytes(&self) -> usize {
         let voxels: usize =
             (0..3).map(|axis| self.tiles[axis] * self.lengths[axis].outputs()).product();
-        4 * voxels * self.blocks * BLOCK
+        self.value_bytes * voxels * self.blocks * BLOCK
     }
 
     /// Bytes of the transformed weights.
@@ -201,6 +203,7 @@ impl Tiling {
             group_blocks: kernels.wide.width / BLOCK,
             stored: self.stored,
             streamed: self.streamed,
+            value_bytes: kernels.value_bytes,
         })
     }
 
@@ -221,7 +224,8 @@ impl Tiling {
                 tiling.stored = sizes.weight_bytes() <= STORED_BYTES;
                 tiling.streamed = sizes.output_bytes() >= STREAMED_BYTES;
                 sizes.stored = tiling.stored;
-                let direct = voxels * taps * (sizes.inputs * sizes.blocks) as f64 * 1.15;
+                let rows = sizes.inputs.div_ceil(kernels.brick.channels());
+                let direct = voxels * taps * (rows * sizes.blocks) as f64 * 1.15;
                 let (_, cost) = sizes.best_cut();
                 if cost < direct && cost < best.1 {
                     best = (Some(tiling), cost);

@@ -23,8 +23,8 @@ use self::layout::{Brick, Group};
 use self::product::Product;
 use self::transform::{InputPlanes, InputRows, OutputPlanes, OutputTile, WeightPlanes};
 use super::conv_tile::TileEpilogue;
-use super::memory::BLOCK;
-use super::reading::ConvRun;
+use super::memory::{BLOCK, Place};
+use super::reading::{ConvRun, ReadRow};
 use super::statistics::Running;
 use crate::net::Epilogue;
 
@@ -123,7 +123,20 @@ impl Winograd {
                     row[(left + count) * BLOCK..].fill(0.0);
                     let row = &mut row[left * BLOCK..(left + count) * BLOCK];
                     // SAFETY: as the caller promises; the voxels lie in the input.
-                    unsafe { run.read_row(&self.conv, chunk, [z, y, first], 1, next, row) };
+                    unsafe {
+                        run.read_row(
+                            &run.kernels.read,
+                            &ReadRow {
+                                conv: &self.conv,
+                                chunk,
+                                first: [z, y, first],
+                                stride: 1,
+                                next,
+                                to: Place::of(row.as_ptr()),
+                                count,
+                            },
+                        );
+                    }
                 }
                 if points == 1 {
                     continue;
@@ -265,7 +278,6 @@ impl Winograd {
             // SAFETY: as the caller promises; output and main are tensors of the output's shape,
             // and tasks write to rows and channels of their own.
             unsafe {
-                let arena = run.arena.get();
                 let epilogue = match self.conv.epilogue {
                     Epilogue::Plain => TileEpilogue::Store,
                     Epilogue::Statistics(_) => TileEpilogue::Statistics(&raw mut *running),
@@ -273,7 +285,7 @@ impl Winograd {
                         let coefficients = &run.coefficients[run.coefficients.len() - 1];
                         let affine = coefficients.affine(group.first_block);
                         TileEpilogue::AddNormalized {
-                            main: arena.add(run.offsets[main.0] + at),
+                            main: run.arena.at(run.offsets[main.0] + at),
                             mean: affine.mean,
                             scale: affine.scale,
                             shift: affine.shift,
@@ -288,7 +300,7 @@ impl Winograd {
                     side,
                     width: group.width,
                     bias: run.weights.bias.pointer().add(group.first_block * BLOCK),
-                    output: arena.add(run.offsets[self.conv.output.0] + at),
+                    output: run.arena.at(run.offsets[self.conv.output.0] + at),
                     block_stride,
                     plane_stride: s1 * s2 * BLOCK,
                     row_stride: s2 * BLOCK,

@@ -2,9 +2,10 @@
 //! from products back to outputs.
 
 use super::super::conv_tile::TileEpilogue;
-use super::super::memory::BLOCK;
+use super::super::memory::{BLOCK, Place};
 use super::super::simd::Simd;
 use super::super::statistics::WIDTH;
+use super::super::value::Value;
 use super::axis::Axis;
 
 /// Rows of consecutive planes, of which each tile along the first axis takes [`Axis`]'s inputs.
@@ -180,7 +181,7 @@ pub(in super::super) struct OutputTile {
     /// One value for each output channel.
     pub(in super::super) bias: *const f32,
     /// The tile's first voxel in the first block of 16 output channels.
-    pub(in super::super) output: *mut f32,
+    pub(in super::super) output: Place,
     /// Values between one block, plane or row of the output and the next.
     pub(in super::super) block_stride: usize,
     pub(in super::super) plane_stride: usize,
@@ -199,6 +200,7 @@ pub(in super::super) struct OutputTile {
 #[inline(always)]
 pub(in super::super) unsafe fn output_tile<
     S: Simd,
+    T: Value,
     A: Axis<M, P>,
     const M: usize,
     const P: usize,
@@ -213,7 +215,7 @@ pub(in super::super) unsafe fn output_tile<
         for channel in (0..tile.width).step_by(S::LANES) {
             let bias = S::load(tile.bias.add(channel));
             let in_output = channel / BLOCK * tile.block_stride + channel % BLOCK;
-            let output = tile.output.add(in_output);
+            let output = tile.output.values::<T>().add(in_output);
             let mut total = S::splat(0.0);
             // `[row][column][plane]`; a tile has at most 4 rows and columns.
             let mut written = [[[S::splat(0.0); M]; 4]; 4];
@@ -235,7 +237,7 @@ pub(in super::super) unsafe fn output_tile<
                         if let TileEpilogue::AddNormalized { main, mean, scale, shift, slope } =
                             tile.epilogue
                         {
-                            let main = S::load(main.add(in_output + at));
+                            let main = T::load::<S>(main.values::<T>().add(in_output + at));
                             let centred = S::sub(main, S::load(mean.add(channel)));
                             let scale = S::load(scale.add(channel));
                             let shift = S::load(shift.add(channel));
@@ -243,8 +245,8 @@ pub(in super::super) unsafe fn output_tile<
                             value = S::max(sum, S::mul(sum, S::splat(slope)));
                         }
                         match tile.stream {
-                            true => S::stream(output.add(at), value),
-                            false => S::store(output.add(at), value),
+                            true => T::stream::<S>(output.add(at), value),
+                            false => T::store::<S>(output.add(at), value),
                         }
                         written[plane] = value;
                         total = S::add(total, value);

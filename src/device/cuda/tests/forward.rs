@@ -17,7 +17,7 @@ use crate::net::{Plan, TensorId};
 fn stored(precision: Precision, values: &[f32]) -> Vec<u8> {
     match precision {
         Precision::F32 => bytemuck::cast_slice(values).to_vec(),
-        Precision::F16 => {
+        _ => {
             let halves: Vec<f16> = values.iter().map(|&value| f16::from_f32(value)).collect();
             bytemuck::cast_slice(&halves).to_vec()
         }

@@ -205,7 +205,7 @@ impl Activations {
                 Buffer::new(context, "input", inputs).unwrap(),
                 Buffer::new(context, "features", features).unwrap(),
             ),
-            Precision::F16 => Self::Half(
+            _ => Self::Half(
                 Buffer::new(context, "input", inputs).unwrap(),
                 Buffer::new(context, "features", features).unwrap(),
             ),
