@@ -189,7 +189,7 @@ fn main() {
     };
     let pool = Arc::new(Pool::new(threads).unwrap());
     let peak = peak(&pool);
-    let name = Cpu::new(Arc::clone(&pool)).info().name.clone();
+    let name = Cpu::open(Arc::clone(&pool), precision).unwrap().info().name.clone();
     println!(
         "{name}, {}, {threads} threads; multiply-adds reach {:.0} GFLOP/s",
         precision.name(),

@@ -28,7 +28,7 @@ fn tiles(criterion: &mut Criterion) {
         let volume: Vec<f32> = (0..patch.iter().product::<usize>()).map(|_| noise.next()).collect();
         for threads in [1, 2] {
             let pool = Arc::new(Pool::new(threads).unwrap());
-            let mut device = Cpu::new(pool);
+            let mut device = Cpu::open(pool, Precision::F32).unwrap();
             device.load(Arc::clone(&plan), &model.weights(0)).unwrap();
             device.begin(job::job(1, patch)).unwrap();
             device.feed(0..patch[0], &volume).unwrap();

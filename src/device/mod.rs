@@ -407,7 +407,7 @@ pub struct Opened {
 ///
 /// # Errors
 /// [`Error::NoDevice`] if there is none; [`Error::Unsupported`] if it lacks the precision;
-/// [`Error::Device`] if it does not work.
+/// [`Error::Device`] if it does not work; [`Error::Argument`] as [`cpu::Instructions::chosen`].
 pub fn open(choice: DeviceChoice, precision: Option<Precision>, pool: Arc<Pool>) -> Result<Opened> {
     let fallback = match choice {
         DeviceChoice::Cpu => None,

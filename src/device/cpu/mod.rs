@@ -48,9 +48,9 @@ pub struct Cpu {
     mosaic: Option<Mosaic>,
 }
 
-/// What the processor is.
+/// What the processor is, with the instructions that runs are to have.
 pub fn info() -> DeviceInfo {
-    info_with(Instructions::available()[0])
+    info_with(Instructions::chosen().unwrap_or(Instructions::Portable))
 }
 
 fn info_with(instructions: Instructions) -> DeviceInfo {
@@ -79,17 +79,14 @@ fn memory() -> (u64, u64) {
 }
 
 impl Cpu {
-    /// The processor with its fastest instructions and the threads of `pool`, in single precision.
-    pub fn new(pool: Arc<Pool>) -> Self {
-        Self::open(pool, Precision::F32).expect("every processor has single precision")
-    }
-
-    /// As [`Cpu::new`], in any precision that it has.
+    /// The processor with [`Instructions::chosen`] and the threads of `pool`, in a precision that
+    /// it has.
     ///
     /// # Errors
-    /// [`Error::Unsupported`](crate::base::Error::Unsupported) if that isn't one.
+    /// [`Error::Unsupported`](crate::base::Error::Unsupported) if it has not; as
+    /// [`Instructions::chosen`].
     pub fn open(pool: Arc<Pool>, precision: Precision) -> Result<Self> {
-        Self::with_instructions(pool, Instructions::available()[0], precision)
+        Self::with_instructions(pool, Instructions::chosen()?, precision)
     }
 
     /// As [`Cpu::open`], with one of [`Instructions::available`], to compare them; any other set

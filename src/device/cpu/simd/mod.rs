@@ -11,6 +11,8 @@ mod portable;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
+use crate::base::{Error, Result};
+
 #[cfg(target_arch = "aarch64")]
 pub(super) use neon::Neon;
 pub(super) use portable::Portable;
@@ -91,6 +93,8 @@ pub(super) unsafe trait Simd: Copy {
     }
 }
 
+const VARIABLE: &str = "VOXTILE_INSTRUCTIONS";
+
 /// The instruction sets voxtile has kernels for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Instructions {
@@ -132,6 +136,41 @@ impl Instructions {
         sets
     }
 
+    /// The fastest set, unless the environment variable `VOXTILE_INSTRUCTIONS` names another:
+    /// `avx512bf16`, `avx512`, `avx2`, `neon` or `portable`.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if it names none, or one that this processor has not.
+    pub fn chosen() -> Result<Self> {
+        match std::env::var_os(VARIABLE) {
+            Some(name) => Self::named(&name.to_string_lossy()),
+            None => Ok(Self::available()[0]),
+        }
+    }
+
+    fn named(name: &str) -> Result<Self> {
+        let sets = [
+            ("avx512bf16", Self::Avx512Bf16),
+            ("avx512", Self::Avx512),
+            ("avx2", Self::Avx2),
+            ("neon", Self::Neon),
+            ("portable", Self::Portable),
+        ];
+        let available = Self::available();
+        let has = |set: &Self| available.contains(set);
+        match sets.iter().find(|(known, _)| *known == name) {
+            Some((_, set)) if has(set) => Ok(*set),
+            found => {
+                let here = sets.iter().filter(|(_, set)| has(set)).map(|(name, _)| *name);
+                let here = here.collect::<Vec<_>>().join(" or ");
+                let what = if found.is_some() { "this processor has not" } else { "are unknown" };
+                Err(Error::argument(format!(
+                    "{VARIABLE} names instructions that {what}: `{name}`, expected {here}"
+                )))
+            }
+        }
+    }
+
     /// The set's name, for people.
     pub fn name(self) -> &'static str {
         match self {
@@ -140,6 +179,21 @@ impl Instructions {
             Self::Avx2 => "AVX2",
             Self::Neon => "NEON",
             Self::Portable => "portable",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sets_are_chosen_by_name() {
+        assert_eq!(Instructions::named("portable").unwrap(), Instructions::Portable);
+        let absent = if cfg!(target_arch = "x86_64") { "neon" } else { "avx2" };
+        for (name, told) in [(absent, "has not"), ("AVX-512", "are unknown"), ("", "are unknown")] {
+            let message = Instructions::named(name).unwrap_err().to_string();
+            assert!(message.contains(told) && message.contains("portable"), "{message}");
         }
     }
 }

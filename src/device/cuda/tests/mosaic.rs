@@ -256,7 +256,7 @@ fn on_processor(
     volume: &[f32],
     weights: &Folds,
 ) -> Vec<SlabOutput> {
-    let mut cpu = Cpu::new(Arc::new(Pool::new(1).unwrap()));
+    let mut cpu = Cpu::open(Arc::new(Pool::new(1).unwrap()), Precision::F32).unwrap();
     cpu.load(Arc::new(Plan::new(case.network()).unwrap()), weights).unwrap();
     cpu.begin(job).unwrap();
     let mut outputs = Vec::new();
