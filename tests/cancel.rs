@@ -80,14 +80,14 @@ fn cancelled_runs_leave_nothing_behind() {
     mask[values.len() / 2..][..30].fill(1);
     let masked = RunOptions { region: Some(Region::Mask(Arc::from(mask))), ..options.clone() };
     let mut masked_calls = Calls::default();
-    session.run(&volume, &masked, &mut masked_calls).unwrap();
+    let masked_expected = session.run(&volume, &masked, &mut masked_calls).unwrap();
     let mut phases = Vec::with_capacity(240);
     let held = NOW.load(Ordering::Relaxed);
 
     for number in 0..240 {
-        let (options, calls) = match number {
-            0..200 => (&options, &calls),
-            _ => (&masked, &masked_calls),
+        let (options, calls, expected) = match number {
+            0..200 => (&options, &calls, &expected),
+            _ => (&masked, &masked_calls, &masked_expected),
         };
         let share = f64::from(noise.next()) / 2.0 + 0.5;
         let call = 1 + (share * calls.0 as f64) as usize;
@@ -105,6 +105,10 @@ fn cancelled_runs_leave_nothing_behind() {
         assert_eq!(observer.calls_after, 0);
         phases.extend(observer.stopped.map(|(phase, _)| phase));
         assert_eq!(NOW.load(Ordering::Relaxed), held, "run {number} left memory behind");
+        if number % 20 == 0 {
+            let undisturbed = session.run(&volume, options, &mut Unobserved).unwrap();
+            assert_eq!(undisturbed.labels, expected.labels, "after run {number}");
+        }
     }
     for phase in [Phase::Prepare, Phase::Tiles] {
         assert!(phases.contains(&phase), "no run was stopped in {phase:?}");

@@ -156,6 +156,7 @@ fn every_output_is_what_the_library_computes() {
     if cfg!(target_os = "linux") {
         assert!(report["memory"]["peak_bytes"].as_u64().unwrap() > 1 << 20);
     }
+    assert_eq!(report["memory"]["mapped_bytes"], 0);
     let found = report["labels"].as_array().unwrap();
     assert_eq!(found.len(), 4, "every label but the background");
     for entry in found {
@@ -177,6 +178,19 @@ fn every_output_is_what_the_library_computes() {
     for part in ["50 %", "100 %", " tiles"] {
         assert!(err.contains(part), "no `{part}` in:\n{err}");
     }
+}
+
+#[test]
+fn mapped_voxels_are_told_beside_the_estimate() {
+    let case = Case::new(&model());
+    case.image("ct.nii", 1);
+    let segment =
+        ["segment", "ct.nii", "-m", "model.safetensors", "-o", "l.nii.gz", "--report", "r.json"];
+    let (out, _) = case.succeed(&segment);
+    assert!(out.contains("7.7 KiB of mapped voxels included"), "{out}");
+    let text = std::fs::read_to_string(case.path("r.json")).unwrap();
+    let report: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(report["memory"]["mapped_bytes"], 22 * 20 * 18);
 }
 
 #[test]

@@ -79,7 +79,9 @@ pub struct Outcome<'a> {
     pub seconds: Seconds,
     /// What the run was estimated to need, the image included.
     pub estimated_bytes: u64,
-    /// What for.
+    /// Voxels that were mapped: the system counts them with the peak while it has memory for them.
+    pub mapped_bytes: u64,
+    /// What the estimate is made of.
     pub memory: &'a [MemoryPart],
     pub peak_bytes: Option<u64>,
 }
@@ -141,9 +143,13 @@ impl Outcome<'_> {
             report.resolve_seconds,
         );
         let peak = self.peak_bytes.map_or_else(|| "unknown".into(), bytes_text);
+        let mapped = match self.mapped_bytes {
+            0 => String::new(),
+            bytes => format!(", {} of mapped voxels included", bytes_text(bytes)),
+        };
         let _ = writeln!(
             text,
-            "memory: peak {peak}; image, network and run were estimated to take at most {}",
+            "memory: peak {peak}{mapped}; image, network and run were estimated to take at most {}",
             bytes_text(self.estimated_bytes)
         );
         text
@@ -215,7 +221,7 @@ impl Outcome<'_> {
                 "estimated_bytes": self.estimated_bytes,
                 "estimated_gpu_bytes": report.estimate.device_bytes,
                 "peak_bytes": self.peak_bytes,
-                "image_bytes": image.bytes.len(),
+                "mapped_bytes": self.mapped_bytes,
                 "parts": parts,
                 "slab_planes": report.estimate.choices.slab_planes,
                 "prepared_volume_kept": report.estimate.choices.keep_prepared,

@@ -136,6 +136,7 @@ pub struct Done {
     found: Vec<Found>,
     pub seconds: Seconds,
     estimated_bytes: u64,
+    mapped_bytes: u64,
     memory: Vec<MemoryPart>,
 }
 
@@ -154,6 +155,7 @@ impl Done {
             found: &self.found,
             seconds: self.seconds,
             estimated_bytes: self.estimated_bytes,
+            mapped_bytes: self.mapped_bytes,
             memory: &self.memory,
             peak_bytes: system::peak_memory_bytes(),
         }
@@ -274,10 +276,11 @@ pub fn compute<'a>(
     let statistics = segmentation.statistics(&image.view(), &pool);
     let found = by_label(&statistics.map_err(Failure::of(Exit::Other))?, &package.labels);
     let Segmentation { labels, report, .. } = segmentation;
+    let mapped_bytes = (image.bytes.len() - image.bytes.held()) as u64;
     image.bytes = Bytes::default(); // what is told of it needs no voxels
     let total = seconds + clock.elapsed().as_secs_f64();
     let seconds = Seconds { read: seconds, load: work.load_seconds, write: 0.0, total };
-    let done = Done { image, report, found, seconds, estimated_bytes, memory };
+    let done = Done { image, report, found, seconds, estimated_bytes, mapped_bytes, memory };
     Ok(Computed { labels, follower, pool, done })
 }
 

@@ -2,7 +2,8 @@
 
 use super::scores::{Side, VOXELS};
 
-/// Turns each voxel's scores into probabilities.
+/// Turns each voxel's scores into probabilities; they are no numbers if a score is infinite or no
+/// number.
 #[inline(always)]
 pub(super) fn softmax(scores: &mut [Side]) {
     let mut most = [f32::NEG_INFINITY; VOXELS];
@@ -57,7 +58,8 @@ fn exponential(x: f32) -> f32 {
     /// ln 2 in two parts, the first with trailing zeros so that products with it are exact.
     const LN2_HIGH: f32 = 0.693_359_4;
     const LN2_LOW: f32 = -2.121_944_4e-4;
-    let x = x.max(-87.0);
+    // What is no number stays so, and is found where classes are compared.
+    let x = if x < -87.0 { -87.0 } else { x };
     let rounded = x * std::f32::consts::LOG2_E + ROUND;
     let whole = rounded - ROUND;
     let rest = (x - whole * LN2_HIGH) - whole * LN2_LOW;

@@ -105,8 +105,11 @@ impl Scorer<'_> {
         // Interpolated values lie between values whose scores were finite.
         self.classify(scores, &mut found);
         for (&x, class) in open.iter().zip(found) {
-            let certain = self.mosaic.any_untouched.then(|| cells.untouched(x)).flatten();
-            classes[x] = certain.unwrap_or(class);
+            // Others are scored for their probabilities only.
+            if classes[x] == MIXED {
+                let certain = self.mosaic.any_untouched.then(|| cells.untouched(x)).flatten();
+                classes[x] = certain.unwrap_or(class);
+            }
         }
         scores
     }

@@ -162,24 +162,28 @@ pub(super) unsafe fn score<S: Simd, const CLASSES: usize>(scored: &Scored) {
     }
 }
 
-/// The lowest class with the highest score, for each voxel. False if a highest score is not
-/// finite.
+/// The lowest class with the highest score, for each voxel. False if a score is infinite or no
+/// number; minus infinity keeps a class out.
 ///
 /// # Safety
 /// The processor has `S`.
 #[inline(always)]
 pub(super) unsafe fn highest<S: Simd>(scores: &[Side], classes: &mut [u16; VOXELS]) -> bool {
-    let (mut best_scores, mut best_classes) = ([0.0; VOXELS], [0.0; VOXELS]);
+    let mut best_scores = [0.0; VOXELS];
+    let mut best_classes = [0.0; VOXELS];
+    let mut beyond = [0.0; VOXELS];
     for lane in (0..VOXELS).step_by(2 * S::LANES) {
         let lanes = [lane, lane + S::LANES];
         // SAFETY: the processor has `S`, and `lanes` are within the arrays.
         unsafe {
-            let mut best = lanes.map(|lane| S::load(scores[0].as_ptr().add(lane)));
-            let mut best_class = [S::splat(0.0); 2];
-            for (class, scores) in scores.iter().enumerate().skip(1) {
+            let (infinity, one) = (S::splat(f32::INFINITY), S::splat(1.0));
+            let mut best = [S::splat(f32::NEG_INFINITY); 2];
+            let [mut best_class, mut odd] = [[S::splat(0.0); 2]; 2];
+            for (class, scores) in scores.iter().enumerate() {
                 let class = S::splat(class as f32);
                 for (n, lane) in lanes.into_iter().enumerate() {
                     let score = S::load(scores.as_ptr().add(lane));
+                    odd[n] = S::where_greater(infinity, score, odd[n], one);
                     best_class[n] = S::where_greater(score, best[n], class, best_class[n]);
                     // Sooner there than what a comparison would choose.
                     best[n] = S::max(score, best[n]);
@@ -188,11 +192,12 @@ pub(super) unsafe fn highest<S: Simd>(scores: &[Side], classes: &mut [u16; VOXEL
             for (n, lane) in lanes.into_iter().enumerate() {
                 S::store(best_scores.as_mut_ptr().add(lane), best[n]);
                 S::store(best_classes.as_mut_ptr().add(lane), best_class[n]);
+                S::store(beyond.as_mut_ptr().add(lane), odd[n]);
             }
         }
     }
     for (class, best) in classes.iter_mut().zip(best_classes) {
         *class = best as u16;
     }
-    best_scores.iter().all(|score| score.is_finite())
+    best_scores.iter().all(|score| score.is_finite()) && beyond == [0.0; VOXELS]
 }

@@ -1,5 +1,6 @@
 //! Every instruction set against the reference, on any number of threads.
 
+mod classes;
 mod pytorch;
 mod winograd;
 
