@@ -12,7 +12,7 @@ use std::time::Duration;
 use common::{Noise, SeededModel};
 use criterion::{Criterion, criterion_group, criterion_main};
 use voxtile::base::Pool;
-use voxtile::device::{Device, cpu::Cpu};
+use voxtile::device::{Device, Precision, cpu::Cpu};
 use voxtile::model::Model;
 use voxtile::net::Plan;
 use voxtile::window::Tile;

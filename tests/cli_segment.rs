@@ -187,7 +187,7 @@ fn mapped_voxels_are_told_beside_the_estimate() {
     let segment =
         ["segment", "ct.nii", "-m", "model.safetensors", "-o", "l.nii.gz", "--report", "r.json"];
     let (out, _) = case.succeed(&segment);
-    assert!(out.contains("7.7 KiB of mapped voxels included"), "{out}");
+    assert!(out.contains("7.73 KiB of mapped voxels included"), "{out}");
     let text = std::fs::read_to_string(case.path("r.json")).unwrap();
     let report: Value = serde_json::from_str(&text).unwrap();
     assert_eq!(report["memory"]["mapped_bytes"], 22 * 20 * 18);

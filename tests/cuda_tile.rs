@@ -42,7 +42,8 @@ fn scores(device: &mut dyn Device, model: &Model) -> Vec<f32> {
 fn distance(model: &SeededModel, precision: Precision) -> f64 {
     let model = Model::from_bytes(model.bytes()).unwrap();
     let ours = scores(&mut Cuda::open(None, precision).unwrap(), &model);
-    let theirs = scores(&mut Cpu::open(Arc::new(Pool::new(0).unwrap()), Precision::F32).unwrap(), &model);
+    let theirs =
+        scores(&mut Cpu::open(Arc::new(Pool::new(0).unwrap()), Precision::F32).unwrap(), &model);
     assert_eq!(ours.len(), theirs.len());
     let squares = |values: &mut dyn Iterator<Item = f32>| -> f64 {
         values.map(|value| f64::from(value) * f64::from(value)).sum()

@@ -4,8 +4,14 @@ use super::super::kernels::Kernels;
 use super::super::probability;
 use super::super::scores::{Side, VOXELS};
 use super::super::simd::Instructions;
+use crate::device::Precision;
 
 const INFINITY: f32 = f32::INFINITY;
+
+fn every_table() -> impl Iterator<Item = &'static Kernels> {
+    let sets = Instructions::available().into_iter();
+    sets.flat_map(|set| [Precision::F32, Precision::Bf16].map(|of| Kernels::of(set, of).unwrap()))
+}
 
 /// Scores of a few values, so that many tie, or are minus infinity.
 fn scores(classes: usize) -> Vec<Side> {
@@ -18,7 +24,7 @@ fn scores(classes: usize) -> Vec<Side> {
 
 #[test]
 fn the_lowest_of_the_highest_classes_is_found() {
-    for kernels in Instructions::available().into_iter().map(Kernels::of) {
+    for kernels in every_table() {
         for classes in [2, 5, 105] {
             let scores = scores(classes);
             let mut found = [u16::MAX; VOXELS];
@@ -35,7 +41,7 @@ fn the_lowest_of_the_highest_classes_is_found() {
 
 #[test]
 fn scores_that_are_not_finite_are_found_in_any_class_and_voxel() {
-    for kernels in Instructions::available().into_iter().map(Kernels::of) {
+    for kernels in every_table() {
         for (class, voxel) in [(0, 0), (0, VOXELS - 1), (3, 17), (4, 8)] {
             for odd in [f32::NAN, INFINITY] {
                 let mut scores = vec![[0.5; VOXELS]; 5];
@@ -66,7 +72,7 @@ fn probabilities_are_close_on_every_instruction_set() {
     let (mut of_classes, mut of_regions) = (scores.clone(), scores.clone());
     probability::softmax(&mut of_classes);
     probability::sigmoid(&mut of_regions);
-    for kernels in Instructions::available().into_iter().map(Kernels::of) {
+    for kernels in every_table() {
         let (mut softmax, mut sigmoid) = (scores.clone(), scores.clone());
         // SAFETY: the processor has the instructions.
         unsafe {
