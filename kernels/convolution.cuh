@@ -1,14 +1,14 @@
 // What the convolutions share: tiles, and what happens to a tile's sums before they are written.
 //
 // A tile is 32 lines of 8 neighbouring columns: tile_planes x tile_rows lines. Four warps make 8
-// lines each. A warp's sums lie as mma.m16n8k16 leaves them: sums[i][j][r] belongs to line 2 i +
-// r / 2 of the warp, column lane / 4, and channel 8 j + 2 (lane % 4) + r % 2 of the block. So
-// groups of four lanes write the 16 bytes of a string, and a warp whole lines of 128 bytes.
+// lines each, or eight warps 4. A warp's sums lie as mma.m16n8k16 leaves them: sums[i][j][r] belongs
+// to line 2 i + r / 2 of the warp, column lane / 4, and channel 8 j + 2 (lane % 4) + r % 2 of the
+// block. So groups of four lanes write the 16 bytes of a string, and a warp whole lines of 128 bytes.
 #pragma once
 #include "activation.cuh"
 
 const int CONVOLUTION_THREADS = 128, CONVOLUTION_WARPS = 4;
-const int TILE_COLUMNS = 8, WARP_LINES = 8;
+const int TILE_LINES = 32, TILE_COLUMNS = 8, WARP_LINES = 8;
 
 // A block's place. Where a convolution expands, lines and columns are those of its input.
 struct Tile {
@@ -42,9 +42,9 @@ DEVICE int input_voxel(int at, int first, int kernel, int stride, int extent) {
     return (u32)voxel < (u32)extent ? voxel : -1;
 }
 
-template <int COUNT> DEVICE void clear(float (&sums)[4][COUNT][4]) {
+template <int PAIRS, int COUNT> DEVICE void clear(float (&sums)[PAIRS][COUNT][4]) {
     UNROLL
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < PAIRS; i++) {
         UNROLL
         for (int j = 0; j < COUNT; j++) {
             sums[i][j][0] = 0, sums[i][j][1] = 0, sums[i][j][2] = 0, sums[i][j][3] = 0;
@@ -53,11 +53,12 @@ template <int COUNT> DEVICE void clear(float (&sums)[4][COUNT][4]) {
 }
 
 // The output voxel of each line of the warp in the thread's column; -1 outside.
-DEVICE void output_voxels(const Convolution& p, const Tile& tile, int (&voxels)[WARP_LINES]) {
+template <int LINES>
+DEVICE void output_voxels(const Convolution& p, const Tile& tile, int (&voxels)[LINES]) {
     const int column = (tile.columns + (int)lane_index() / 4) * p.expand[2] + tile.expand_column;
     UNROLL
-    for (int i = 0; i < WARP_LINES; i++) {
-        const int line = warp_index() * WARP_LINES + i;
+    for (int i = 0; i < LINES; i++) {
+        const int line = warp_index() * LINES + i;
         const int row = (tile.rows + line % p.tile_rows) * p.expand[1] + tile.expand_row;
         const int plane = (tile.planes + line / p.tile_rows) * p.expand[0] + tile.expand_plane;
         const bool inside = plane < p.output_shape.planes && row < p.output_shape.rows &&
@@ -75,15 +76,15 @@ DEVICE float sum_of_columns(float value) {
 }
 
 // Count, mean and deviations of the tile's sums: first each warp's, by two passes over its
-// registers, then the four warps' merged. `scratch` holds [4][N] and is used by nobody else.
-template <int N>
+// registers, then the warps' merged. `scratch` holds [warps][N] and is used by nobody else.
+template <int N, int LINES>
 DEVICE void write_statistics(const Convolution& p, const Tile& tile,
-                             const float (&sums)[4][N / 8][4], const int (&voxels)[WARP_LINES],
+                             const float (&sums)[LINES / 2][N / 8][4], const int (&voxels)[LINES],
                              Partial* scratch) {
     const int lane = lane_index();
     int inside = 0;
     UNROLL
-    for (int i = 0; i < WARP_LINES; i++) inside += voxels[i] >= 0;
+    for (int i = 0; i < LINES; i++) inside += voxels[i] >= 0;
     const float count = sum_of_columns((float)inside);
     const float share = count > 0 ? 1 / count : 0;
     UNROLL
@@ -92,12 +93,12 @@ DEVICE void write_statistics(const Convolution& p, const Tile& tile,
         for (int c = 0; c < 2; c++) {
             float sum = 0, squares = 0;
             UNROLL
-            for (int i = 0; i < WARP_LINES; i++) {
+            for (int i = 0; i < LINES; i++) {
                 sum += voxels[i] >= 0 ? sums[i / 2][j][i % 2 * 2 + c] : 0;
             }
             const float mean = sum_of_columns(sum) * share;
             UNROLL
-            for (int i = 0; i < WARP_LINES; i++) {
+            for (int i = 0; i < LINES; i++) {
                 const float delta = sums[i / 2][j][i % 2 * 2 + c] - mean;
                 squares += voxels[i] >= 0 ? delta * delta : 0;
             }
@@ -112,19 +113,35 @@ DEVICE void write_statistics(const Convolution& p, const Tile& tile,
     if (channel < N && tile.first_channel + channel < p.output_channels) {
         Partial total = scratch[channel];
         UNROLL
-        for (int warp = 1; warp < CONVOLUTION_WARPS; warp++) {
+        for (int warp = 1; warp < TILE_LINES / LINES; warp++) {
             total = merged(total, scratch[warp * N + channel]);
         }
         p.partials[(i64)(tile.first_channel + channel) * grid_size_x() + block_index_x()] = total;
     }
 }
 
-// Writes a tile of half precision, and its statistics. `scratch` is shared memory, [4][N], that no
-// thread uses any more.
-template <int N>
-DEVICE void write_tile(const Convolution& p, const Tile& tile, float (&sums)[4][N / 8][4],
-                       Partial* scratch) {
-    int voxels[WARP_LINES];
+// Where a convolution's sums go, and what happens to them.
+struct Written {
+    void* output;
+    const float* bias;
+    float* sums;
+    int epilogue;
+};
+
+DEVICE Written written_of(const Convolution& p) {
+    return Written{p.output, p.bias, p.sums, p.epilogue};
+}
+
+DEVICE Written written_of(const Shortcut& shortcut) {
+    return Written{shortcut.output, shortcut.bias, shortcut.sums, EPILOGUE_PLAIN};
+}
+
+// Writes a tile of half precision, and its statistics. `scratch` is shared memory, [warps][N], that
+// no thread uses any more.
+template <int N, int LINES>
+DEVICE void write_tile(const Convolution& p, const Written& written, const Tile& tile,
+                       float (&sums)[LINES / 2][N / 8][4], Partial* scratch) {
+    int voxels[LINES];
     output_voxels(p, tile, voxels);
     const int all = voxels_of(p.output_shape), lane = lane_index();
     if (p.splits > 1) {
@@ -133,9 +150,9 @@ DEVICE void write_tile(const Convolution& p, const Tile& tile, float (&sums)[4][
             const int channel = tile.first_channel + 8 * j;
             if (channel >= p.output_channels) break;
             const i64 split = (i64)block_index_z() * (p.output_channels / 8);
-            float2* to = (float2*)p.sums + (split + channel / 8) * all * 4 + lane % 4;
+            float2* to = (float2*)written.sums + (split + channel / 8) * all * 4 + lane % 4;
             UNROLL
-            for (int i = 0; i < WARP_LINES; i++) {
+            for (int i = 0; i < LINES; i++) {
                 if (voxels[i] < 0) continue;
                 const float* sum = &sums[i / 2][j][i % 2 * 2];
                 to[(i64)voxels[i] * 4] = float2{sum[0], sum[1]};
@@ -148,17 +165,17 @@ DEVICE void write_tile(const Convolution& p, const Tile& tile, float (&sums)[4][
         const int channel = tile.first_channel + 8 * j;
         if (channel >= p.output_channels) break;
         const int own = channel + 2 * (lane % 4);
-        if (p.bias) {
-            const float2 bias = *(const float2*)(p.bias + own);
+        if (written.bias) {
+            const float2 bias = *(const float2*)(written.bias + own);
             UNROLL
-            for (int i = 0; i < 4; i++) {
+            for (int i = 0; i < LINES / 2; i++) {
                 sums[i][j][0] += bias.x, sums[i][j][1] += bias.y;
                 sums[i][j][2] += bias.x, sums[i][j][3] += bias.y;
             }
         }
         const i64 string = (i64)channel / 8 * all;
-        u32* to = (u32*)p.output + string * 4 + lane % 4;
-        if (p.epilogue == EPILOGUE_ADD_NORMALIZED) {
+        u32* to = (u32*)written.output + string * 4 + lane % 4;
+        if (written.epilogue == EPILOGUE_ADD_NORMALIZED) {
             const u32* main = (const u32*)p.main + string * 4 + lane % 4;
             float2 factor = {1, 1}, offset = {0, 0};
             if (const float* coefficients = p.main_pending.coefficients) {
@@ -167,7 +184,7 @@ DEVICE void write_tile(const Convolution& p, const Tile& tile, float (&sums)[4][
             }
             const float slope = p.main_pending.slope;
             UNROLL
-            for (int i = 0; i < WARP_LINES; i++) {
+            for (int i = 0; i < LINES; i++) {
                 if (voxels[i] < 0) continue;
                 const float* sum = &sums[i / 2][j][i % 2 * 2];
                 const float2 value = unpack_half2(main[(i64)voxels[i] * 4]);
@@ -177,13 +194,15 @@ DEVICE void write_tile(const Convolution& p, const Tile& tile, float (&sums)[4][
             }
         } else {
             UNROLL
-            for (int i = 0; i < WARP_LINES; i++) {
+            for (int i = 0; i < LINES; i++) {
                 const float* sum = &sums[i / 2][j][i % 2 * 2];
                 if (voxels[i] >= 0) to[(i64)voxels[i] * 4] = pack_half2(sum[0], sum[1]);
             }
         }
     }
-    if (p.epilogue == EPILOGUE_STATISTICS) write_statistics<N>(p, tile, sums, voxels, scratch);
+    if (written.epilogue == EPILOGUE_STATISTICS) {
+        write_statistics<N, LINES>(p, tile, sums, voxels, scratch);
+    }
 }
 
 DEVICE float sum_of_warp(float value) {

@@ -89,7 +89,7 @@ KERNEL(conv_direct_half, CONVOLUTION_THREADS, 4, Convolution) {
         multiply_accumulate(sums, a, b);
     }
     block_barrier();
-    write_tile<DIRECT_CHANNELS>(p, tile, sums, (Partial*)shared);
+    write_tile<DIRECT_CHANNELS, WARP_LINES>(p, written_of(p), tile, sums, (Partial*)shared);
 }
 
 // conv_direct_float. A thread makes 16 channels of one voxel: it reads eight input channels at a

@@ -1,5 +1,6 @@
 // conv_mma_16, _32, _48, _64: convolutions of half activations on the tensor cores, 16, 32, 48 or
-// 64 output channels to a block. conv_finish: what follows where the input channels were split.
+// 64 output channels to a block. conv_mma_64_shortcut: and a convolution of one tap beside it.
+// conv_finish: what follows where the input channels were split.
 //
 // As a product of matrices: rows are the 256 voxels of a tile, columns the output channels, and the
 // sum goes over the input channels, 16 at a time (a chunk), times the taps of the kernel. But there
@@ -28,8 +29,15 @@
 // chunk's brick comes by way of registers, a part in each stage: read before the stage's products,
 // written after them. One barrier per stage.
 //
-// The sums, 2 N per thread, stay in registers: 64 voxels x N channels of a warp. Of a 3x3x3
-// convolution, per voxel: 27 x input x output channels multiplications; 2.3 x 2 bytes of input per
+// The sums, 2 N per thread, stay in registers: 64 voxels x N channels of a warp.
+//
+// A residual block's first convolution and the 1x1x1 convolution of its shortcut read the same
+// tensors with the same stride, and what the latter reads of a tile are the operands of the former's
+// centre tap: conv_mma_64_shortcut multiplies them by a second matrix of weights, into sums of their
+// own, and writes both. Eight warps make a tile there, 32 voxels each, so that both sums of a thread
+// are as many as conv_mma_64 has of one; weights are read from shared memory twice as often for it.
+//
+// Of a 3x3x3 convolution, per voxel: 27 x input x output channels multiplications; 2.3 x 2 bytes of input per
 // channel and block of N output channels, mostly from the second-level cache, and about 6 operations
 // to normalise each value; from shared memory 22.5 bytes of input per channel, and 0.84 N bytes of
 // weights per input channel and block; 2 bytes written per output channel.
@@ -38,6 +46,8 @@
 
 // Stages of weights in flight.
 const int STAGES = 3;
+// Of conv_mma_64_shortcut: threads of a block, and lines of a warp.
+const int SHORTCUT_THREADS = 256, SHORTCUT_LINES = 4;
 
 // What is copied of one chunk. It is derived from the parameters whenever it is needed, because
 // registers are scarcer than arithmetic.
@@ -95,7 +105,7 @@ DEVICE Copy begin_copy(const Convolution& p, int first_chunk, int step) {
 
 // `tables`: for each source the voxel that begins each of the tile's planes, then the voxel of a
 // plane at each place of a brick's; -1 in the padding.
-template <int HELD>
+template <int THREADS, int HELD>
 DEVICE void read_strings(const Convolution& p, const int* tables, Copy& copy, Held<HELD>& held,
                          int count) {
     const Chunk chunk = chunk_of(p, copy.chunk);
@@ -118,12 +128,12 @@ DEVICE void read_strings(const Convolution& p, const int* tables, Copy& copy, He
             held.strings[i] = load_global_16(half + begin + place);
             if (chunk.coefficients) held.which |= (upper ? 0x10100u : 0x100u) << i;
         }
-        copy.place += CONVOLUTION_THREADS;
+        copy.place += THREADS;
         while (copy.place >= p.brick.area) copy.place -= p.brick.area, copy.plane++;
     }
 }
 
-template <int HELD>
+template <int THREADS, int HELD>
 DEVICE void write_strings(const Convolution& p, const Copy& copy, const Held<HELD>& held, u8* to) {
     const Chunk chunk = chunk_of(p, copy.chunk);
     const u32 slopes = pack_half2(chunk.slope, chunk.slope);
@@ -136,24 +146,25 @@ DEVICE void write_strings(const Convolution& p, const Copy& copy, const Held<HEL
             string = apply_pending(string, affine, slopes);
         }
         if (held.which >> i & 1) {
-            store_shared_16(to + (held.first + i * CONVOLUTION_THREADS) * 16, string);
+            store_shared_16(to + (held.first + i * THREADS) * 16, string);
         }
     }
 }
 
 // Fills the tables of one source.
+template <int THREADS>
 DEVICE void find_places(const Convolution& p, const Source& source, const Tile& tile,
                         int* to_planes) {
     const Brick& brick = p.brick;
     int* to_area = to_planes + brick.tile_planes;
-    for (int at = thread_index(); at < brick.tile_planes; at += CONVOLUTION_THREADS) {
+    for (int at = thread_index(); at < brick.tile_planes; at += THREADS) {
         const int plane =
             input_voxel(at, tile.planes, p.kernel[0], p.stride[0], p.input.planes);
         to_planes[at] = plane < 0 ? -1
                                   : plane / source.upsample[0] * source.shape.rows *
                                         source.shape.columns;
     }
-    for (int at = thread_index(); at < brick.area; at += CONVOLUTION_THREADS) {
+    for (int at = thread_index(); at < brick.area; at += THREADS) {
         const int place = (u32)at % (u32)brick.columns, odd = brick.odd_columns;
         const int column_at = odd == 0 ? place : place < odd ? 2 * place : 2 * (place - odd) + 1;
         const int row = input_voxel((u32)at / (u32)brick.columns, tile.rows, p.kernel[1],
@@ -175,7 +186,17 @@ template <int N> DEVICE void load_weights(u32 (&b)[N / 8][2], const u8* weights)
     }
 }
 
-template <int N> DEVICE void convolve_mma(const Convolution& p) {
+// Whether a stage's taps are the kernel's middle plane and column.
+DEVICE bool in_the_middle(const Convolution& p, int step, int in_step) {
+    const int column = (u32)in_step % (u32)p.kernel[2];
+    const int plane = p.plane_groups > 1 ? (u32)step % (u32)p.plane_groups
+                                         : (u32)in_step / (u32)p.kernel[2];
+    return plane == p.kernel[0] / 2 && column == p.kernel[2] / 2;
+}
+
+// LINES lines of the tile for each warp; WITH_SHORTCUT what p.shortcut says, too.
+template <int N, int LINES, bool WITH_SHORTCUT> DEVICE void convolve_mma(const Convolution& p) {
+    const int THREADS = TILE_LINES / LINES * 32;
     SHARED(shared);
     const Tile tile = tile_of_block(p, N);
     const int thread = thread_index(), lane = lane_index();
@@ -189,21 +210,30 @@ template <int N> DEVICE void convolve_mma(const Convolution& p) {
     const int step_stages = p.kernel[2] * (p.plane_groups > 1 ? 1 : p.kernel[0]);
     const int stages = steps * step_stages;
     const int stage_bytes = p.kernel[1] * N * 32;
+    // Of the ring: a stage's weights, and those of the shortcut's tap.
+    const int slot_bytes = stage_bytes + (WITH_SHORTCUT ? N * 32 : 0);
 
     u8* bricks = shared;
     u8* ring = bricks + (steps > 1 ? 2 : 1) * p.brick.voxels * 32;
-    int* tables = (int*)(ring + STAGES * stage_bytes);
+    int* tables = (int*)(ring + STAGES * slot_bytes);
 
     const u8* weights =
         (const u8*)p.weights +
         ((i64)block_index_y() * chunks + first_chunk) * p.plane_groups * step_stages * stage_bytes;
     auto copy_weights = [&](int stage) {
         if (stage < stages) {
-            u8* to = ring + stage % STAGES * stage_bytes;
+            u8* to = ring + stage % STAGES * slot_bytes;
             const u8* from = weights + (i64)stage * stage_bytes;
             UNROLL_BY(1)
-            for (int at = thread * 16; at < stage_bytes; at += CONVOLUTION_THREADS * 16) {
+            for (int at = thread * 16; at < stage_bytes; at += THREADS * 16) {
                 copy_async_16(to + at, from + at);
+            }
+            const int step = (u32)stage / (u32)step_stages, in_step = stage - step * step_stages;
+            if (WITH_SHORTCUT && in_the_middle(p, step, in_step) && thread < N * 2) {
+                const int chunk = first_chunk + (u32)step / (u32)p.plane_groups;
+                const i64 matrix = (i64)block_index_y() * chunks + chunk;
+                const u8* tap = (const u8*)p.shortcut.weights + matrix * N * 32;
+                copy_async_16(to + stage_bytes + thread * 16, tap + thread * 16);
             }
         }
         copy_async_commit();
@@ -211,9 +241,9 @@ template <int N> DEVICE void convolve_mma(const Convolution& p) {
     UNROLL
     for (int stage = 0; stage < STAGES - 1; stage++) copy_weights(stage);
 
-    find_places(p, p.sources[0], tile, tables);
+    find_places<THREADS>(p, p.sources[0], tile, tables);
     if (p.source_count > 1) {
-        find_places(p, p.sources[1], tile, tables + p.brick.tile_planes + p.brick.area);
+        find_places<THREADS>(p, p.sources[1], tile, tables + p.brick.tile_planes + p.brick.area);
     }
     block_barrier();
 
@@ -223,13 +253,13 @@ template <int N> DEVICE void convolve_mma(const Convolution& p) {
     Copy copy = begin_copy(p, first_chunk, 0);
     UNROLL_BY(1)
     while (copy.plane < 2 * p.brick.planes) {
-        read_strings(p, tables, copy, held, HELD);
-        write_strings(p, copy, held, bricks);
+        read_strings<THREADS>(p, tables, copy, held, HELD);
+        write_strings<THREADS>(p, copy, held, bricks);
     }
 
     // The string that ldmatrix reads for the first two lines of the warp: lanes 0-7 and 8-15 the two
     // halves of a line's eight columns, lanes 16-31 those of the next line.
-    const u32 line = warp_index() * WARP_LINES + lane / 16;
+    const u32 line = warp_index() * LINES + lane / 16;
     const int first_string = lane / 8 % 2 * p.brick.voxels +
                              (int)(line >> p.brick.row_bits) * p.brick.plane_pitch +
                              (int)(line & (p.tile_rows - 1)) * p.brick.row_pitch + lane % 8;
@@ -239,8 +269,9 @@ template <int N> DEVICE void convolve_mma(const Convolution& p) {
                (line & (p.tile_rows - 1)) * p.brick.row_pitch;
     };
 
-    float sums[4][N / 8][4];
+    float sums[LINES / 2][N / 8][4], shortcut_sums[LINES / 2][N / 8][4];
     clear(sums);
+    if (WITH_SHORTCUT) clear(shortcut_sums);
 
     // Reads what is copied of the next brick until the next products are done; more than a thread
     // can hold is written at once.
@@ -248,10 +279,10 @@ template <int N> DEVICE void convolve_mma(const Convolution& p) {
         int left = p.brick.copies;
         UNROLL_BY(1)
         for (; left > HELD; left -= HELD) {
-            read_strings(p, tables, copy, held, HELD);
-            write_strings(p, copy, held, to);
+            read_strings<THREADS>(p, tables, copy, held, HELD);
+            write_strings<THREADS>(p, copy, held, to);
         }
-        read_strings(p, tables, copy, held, left);
+        read_strings<THREADS>(p, tables, copy, held, left);
     };
 
     int stage = 0;
@@ -267,7 +298,9 @@ template <int N> DEVICE void convolve_mma(const Convolution& p) {
             // The stage's weights and its brick are there; nobody reads the previous ones any more.
             block_barrier();
             copy_weights(stage + STAGES - 1);
-            const u8* operands = ring + stage % STAGES * stage_bytes;
+            const u8* operands = ring + stage % STAGES * slot_bytes;
+            const int middle_row =
+                WITH_SHORTCUT && in_the_middle(p, step, in_step) ? p.kernel[1] / 2 : -1;
             const int column_tap = (u32)in_step % (u32)p.kernel[2];
             const int column =
                 p.brick.odd_columns ? column_tap % 2 * p.brick.odd_columns + column_tap / 2
@@ -276,10 +309,10 @@ template <int N> DEVICE void convolve_mma(const Convolution& p) {
                 own + ((int)((u32)in_step / (u32)p.kernel[2]) * p.brick.area + column) * 16;
             if (p.shares_lines) {
                 if (ahead) read_ahead(next);
-                // Lines 0 .. 9 that the warp needs, each its two halves.
-                u32 lines[WARP_LINES + 2][2];
+                // Lines that the warp needs, each its two halves.
+                u32 lines[LINES + 2][2];
                 UNROLL
-                for (int i = 0; i < WARP_LINES + 2; i += 2) {
+                for (int i = 0; i < LINES + 2; i += 2) {
                     u32 r[4];
                     load_matrix_x4(r, tap + (first_string + i * p.brick.columns) * 16);
                     lines[i][0] = r[0], lines[i][1] = r[1];
@@ -287,23 +320,27 @@ template <int N> DEVICE void convolve_mma(const Convolution& p) {
                 }
                 UNROLL
                 for (int row = 0; row < 3; row++) {
-                    u32 a[4][4], b[N / 8][2];
+                    u32 a[LINES / 2][4], b[N / 8][2];
                     UNROLL
-                    for (int i = 0; i < 4; i++) {
+                    for (int i = 0; i < LINES / 2; i++) {
                         a[i][0] = lines[2 * i + row][0], a[i][1] = lines[2 * i + row + 1][0];
                         a[i][2] = lines[2 * i + row][1], a[i][3] = lines[2 * i + row + 1][1];
                     }
                     load_weights<N>(b, operands + row * N * 32);
                     multiply_accumulate(sums, a, b);
+                    if (WITH_SHORTCUT && row == middle_row) {
+                        load_weights<N>(b, operands + stage_bytes);
+                        multiply_accumulate(shortcut_sums, a, b);
+                    }
                 }
-                if (ahead) write_strings(p, copy, held, next);
+                if (ahead) write_strings<THREADS>(p, copy, held, next);
             } else {
                 UNROLL_BY(1)
                 for (int row = 0; row < p.kernel[1]; row++) {
                     if (ahead) read_ahead(next);
-                    u32 a[4][4], b[N / 8][2];
+                    u32 a[LINES / 2][4], b[N / 8][2];
                     UNROLL
-                    for (int i = 0; i < 4; i++) {
+                    for (int i = 0; i < LINES / 2; i++) {
                         u32 r[4];
                         const int string = first_string + line_pitch(2 * i) + row * p.brick.columns;
                         load_matrix_x4(r, tap + string * 16);
@@ -311,14 +348,21 @@ template <int N> DEVICE void convolve_mma(const Convolution& p) {
                     }
                     load_weights<N>(b, operands + row * N * 32);
                     multiply_accumulate(sums, a, b);
-                    if (ahead) write_strings(p, copy, held, next);
+                    if (WITH_SHORTCUT && row == middle_row) {
+                        load_weights<N>(b, operands + stage_bytes);
+                        multiply_accumulate(shortcut_sums, a, b);
+                    }
+                    if (ahead) write_strings<THREADS>(p, copy, held, next);
                 }
             }
         }
     }
     copy_async_wait<0>();
     block_barrier();
-    write_tile<N>(p, tile, sums, (Partial*)shared);
+    if (WITH_SHORTCUT) {
+        write_tile<N, LINES>(p, written_of(p.shortcut), tile, shortcut_sums, (Partial*)shared);
+    }
+    write_tile<N, LINES>(p, written_of(p), tile, sums, (Partial*)shared);
 }
 
 // Blocks of 32 output channels on a multiprocessor: as many as there is shared memory for, and as do
@@ -329,13 +373,19 @@ template <int N> DEVICE void convolve_mma(const Convolution& p) {
 #define BLOCKS_OF_32 3
 #endif
 
-KERNEL(conv_mma_16, CONVOLUTION_THREADS, 4, Convolution) { convolve_mma<16>(p); }
-KERNEL(conv_mma_32, CONVOLUTION_THREADS, BLOCKS_OF_32, Convolution) { convolve_mma<32>(p); }
-KERNEL(conv_mma_48, CONVOLUTION_THREADS, 2, Convolution) { convolve_mma<48>(p); }
-KERNEL(conv_mma_64, CONVOLUTION_THREADS, 2, Convolution) { convolve_mma<64>(p); }
+KERNEL(conv_mma_16, CONVOLUTION_THREADS, 4, Convolution) { convolve_mma<16, WARP_LINES, false>(p); }
+KERNEL(conv_mma_32, CONVOLUTION_THREADS, BLOCKS_OF_32, Convolution) {
+    convolve_mma<32, WARP_LINES, false>(p);
+}
+KERNEL(conv_mma_48, CONVOLUTION_THREADS, 2, Convolution) { convolve_mma<48, WARP_LINES, false>(p); }
+KERNEL(conv_mma_64, CONVOLUTION_THREADS, 2, Convolution) { convolve_mma<64, WARP_LINES, false>(p); }
+KERNEL(conv_mma_64_shortcut, SHORTCUT_THREADS, 1, Convolution) {
+    convolve_mma<64, SHORTCUT_LINES, true>(p);
+}
 
 // conv_finish. A thread makes eight channels of one voxel, a block 256 voxels: it adds the splits'
-// sums, in their order, then bias, statistics or the end of a residual block as write_tile does.
+// sums, in their order, then bias, statistics or the end of a residual block as write_tile does. The
+// second layer of blocks makes the shortcut's.
 // Reads 4 bytes per split and value, which mostly still lie in the second-level cache.
 const int FINISH_THREADS = 256;
 
@@ -345,20 +395,21 @@ KERNEL(conv_finish, FINISH_THREADS, 2, Convolution) {
     const int voxel = block_index_x() * FINISH_THREADS + thread_index();
     const int string = block_index_y();
     const bool inside = voxel < voxels;
+    const Written written = block_index_z() == 0 ? written_of(p) : written_of(p.shortcut);
     float sums[8] = {};
     if (inside) {
         for (int split = 0; split < p.splits; split++) {
             float part[8];
-            load_string<float>(part, p.sums, ((i64)split * strings + string) * voxels + voxel);
+            load_string<float>(part, written.sums, ((i64)split * strings + string) * voxels + voxel);
             UNROLL
             for (int c = 0; c < 8; c++) sums[c] += part[c];
         }
-        if (p.bias) {
+        if (written.bias) {
             UNROLL
-            for (int c = 0; c < 8; c++) sums[c] += p.bias[string * 8 + c];
+            for (int c = 0; c < 8; c++) sums[c] += written.bias[string * 8 + c];
         }
         const i64 at = (i64)string * voxels + voxel;
-        if (p.epilogue == EPILOGUE_ADD_NORMALIZED) {
+        if (written.epilogue == EPILOGUE_ADD_NORMALIZED) {
             float main[8];
             load_string<half>(main, p.main, at);
             const Affine affine = load_affine(p.main_pending, string * 8);
@@ -367,11 +418,11 @@ KERNEL(conv_finish, FINISH_THREADS, 2, Convolution) {
                 const float value = fmaf(main[c], affine.factor[c], affine.offset[c]) + sums[c];
                 main[c] = leaky(value, p.main_pending.slope);
             }
-            store_string<half>(p.output, at, main);
+            store_string<half>(written.output, at, main);
         } else {
-            store_string<half>(p.output, at, sums);
+            store_string<half>(written.output, at, sums);
         }
     }
-    if (p.epilogue != EPILOGUE_STATISTICS) return;
+    if (written.epilogue != EPILOGUE_STATISTICS) return;
     write_thread_statistics<FINISH_THREADS / 32>(p, sums, inside, string * 8, (Partial*)shared);
 }

@@ -86,6 +86,17 @@ enum Epilogue {
     EPILOGUE_ADD_NORMALIZED = 2,
 };
 
+// A 1x1x1 convolution over the same sources and with the same stride as another one, which
+// conv_mma_64_shortcut makes on the way: what is written are its sums and the bias.
+struct Shortcut {
+    // As of a convolution of its own.
+    const void* weights;
+    const float* bias;
+    void* output;
+    // As Convolution::sums.
+    float* sums;
+};
+
 // A convolution with padding (kernel - 1) / 2 over the concatenation of its sources; or a
 // transposed one whose kernel is its stride: expand > 1 along some axis, kernel and stride 1, and
 // input voxel i makes the output voxels i * expand + tap.
@@ -93,8 +104,9 @@ enum Epilogue {
 // conv_mma_N (half, C8 sources): a block makes one tile of tile_planes x tile_rows x 8 columns,
 // tile_planes * tile_rows = 32, of N output channels. Grid: (tiles, expand taps * ceil(output
 // channels / N), splits). A transposed convolution's tiles are of its input.
+// conv_mma_64_shortcut: as conv_mma_64, and the shortcut, of as many output channels.
 // conv_finish: a block makes 256 voxels of 8 output channels from the sums of the splits. Grid:
-// (ceil(voxels / 256), output channels / 8, 1).
+// (ceil(voxels / 256), output channels / 8, 2 with a shortcut, else 1).
 // conv_direct_half (half, one patch): tiles as conv_mma_32. Grid: (tiles, ceil(output channels /
 // 32), 1).
 // conv_direct_float (any sources): a block makes 128 voxels of 16 output channels. Grid:
@@ -135,6 +147,7 @@ struct Convolution {
     // Parts that the input channels are cut into; each makes a share of the sum.
     int splits;
     int epilogue;
+    Shortcut shortcut;
 };
 
 // Partial statistics of a tensor become the coefficients of its normalisation (Chan, Golub and
@@ -271,7 +284,7 @@ enum Decision {
 
 const unsigned short NO_CLASS = 65535;
 
-// Bits that kernels set in Resolve::flags.
+// Bits that kernels set in Classify::flags.
 enum Flag {
     FLAG_NOT_FINITE = 1,
     FLAG_UNTOUCHED = 2,

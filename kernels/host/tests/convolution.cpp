@@ -3,6 +3,7 @@
 #include "../../convolution_direct.cuh"
 #include "../../convolution_mma.cuh"
 #include "activations.h"
+#include <cstring>
 #include <memory>
 
 enum Way { MMA, DIRECT_HALF, DIRECT_FLOAT };
@@ -19,9 +20,12 @@ struct Case {
     int outputs, epilogue, splits = 1;
     int tile_planes = 4, tile_rows = 8, plane_groups = 1;
     bool bias, in_place;
+    // Whether conv_mma_64_shortcut makes it, and a 1x1x1 convolution with it.
+    bool shortcut = false;
 
     int padded_outputs() const { return rounded_up(outputs, 16); }
     int taps() const { return kernel[0] * kernel[1] * kernel[2]; }
+    int warps() const { return shortcut ? SHORTCUT_THREADS / 32 : CONVOLUTION_WARPS; }
     int expanded() const { return expand[0] * expand[1] * expand[2]; }
     int inputs() const {
         int sum = 0;
@@ -36,11 +40,12 @@ struct Case {
 
 const Shape LARGEST = {5, 19, 19};
 
-Case random_case(Random& random, Way way, int width) {
+Case random_case(Random& random, Way way, int width, bool shortcut) {
     Case c;
+    c.shortcut = shortcut;
     c.way = way;
     c.width = way == MMA ? width : way == DIRECT_HALF ? 32 : 16;
-    bool expands = way != DIRECT_HALF && random.whole(0, 5) == 0;
+    bool expands = way != DIRECT_HALF && !shortcut && random.whole(0, 5) == 0;
     for (int axis = 0; axis < 3; axis++) {
         if (expands) c.expand[axis] = random.whole(1, 2);
         else c.kernel[axis] = random.whole(0, 3) ? 3 : 1, c.stride[axis] = random.whole(0, 2) ? 1 : 2;
@@ -189,7 +194,7 @@ BrickSize brick_size(const Case& c) {
 
 u32 shared_bytes(const Case& c) {
     BrickSize brick = brick_size(c);
-    u32 statistics = 4 * c.width * sizeof(Partial);
+    u32 statistics = c.warps() * c.width * sizeof(Partial);
     if (c.way == DIRECT_FLOAT) return statistics;
     if (c.way == DIRECT_HALF) {
         u32 table = rounded_up(c.inputs() * c.taps(), 16) * 4;
@@ -199,7 +204,7 @@ u32 shared_bytes(const Case& c) {
     for (int channels : c.channels) chunks += rounded_up(channels, 16) / 16;
     int bricks = (chunks + c.splits - 1) / c.splits * c.plane_groups > 1 ? 2 : 1;
     u32 tables = u32(c.channels.size()) * (brick.planes + brick.area) * 4;
-    return std::max(statistics, u32(bricks * brick.strings * 32 + STAGES * c.kernel[1] * c.width * 32) + tables);
+    return std::max(statistics, u32(bricks * brick.strings * 32 + STAGES * (c.kernel[1] + c.shortcut) * c.width * 32) + tables);
 }
 
 // What conv_mma is told about its brick.
@@ -218,7 +223,32 @@ void describe_brick(const Case& c, Convolution& p) {
     brick.plane_pitch = brick.area * (c.kernel[0] == 1 || c.plane_groups > 1 ? 1 : c.stride[0]);
     p.shares_lines = c.kernel[1] == 3 && c.stride[1] == 1 && c.tile_rows % 8 == 0;
     int rounds = c.kernel[2] * (c.plane_groups > 1 ? 1 : c.kernel[0]) * (p.shares_lines ? 1 : c.kernel[1]);
-    brick.copies = parts(parts(2 * brick.voxels, 128), rounds);
+    brick.copies = parts(parts(2 * brick.voxels, 32 * c.warps()), rounds);
+}
+
+// The 1x1x1 convolution that was made beside a larger one.
+template <class Value>
+void check_shortcut(const Case& c, const std::vector<float>& seen, const std::vector<float>& weights,
+                    const std::vector<float>& bias, const Activation<Value>& output) {
+    std::vector<float> found = output.plain();
+    int wrong = 0;
+    for (int channel = 0; channel < c.padded_outputs(); channel++) {
+        for (int z = 0; z < c.output.planes; z++) {
+            for (int y = 0; y < c.output.rows; y++) {
+                for (int x = 0; x < c.output.columns; x++) {
+                    double value = bias[channel], size = fabs(bias[channel]);
+                    for (int input = 0; input < c.inputs() && channel < c.outputs; input++) {
+                        size_t plane = size_t(input) * c.input.planes + z * c.stride[0];
+                        size_t at = (plane * c.input.rows + y * c.stride[1]) * c.input.columns + x * c.stride[2];
+                        double product = double(seen[at]) * weights[size_t(channel) * c.inputs() + input];
+                        value += product, size += fabs(product);
+                    }
+                    wrong += !close<Value>(found[size_t(channel) * voxels(c.output) + output.voxel(z, y, x)], value, size);
+                }
+            }
+        }
+    }
+    if (!CHECK(wrong == 0)) fprintf(stderr, "%d voxels of the shortcut are wrong, splits %d\n", wrong, c.splits);
 }
 
 template <class Value> void check_case(Random& random, const Case& c) {
@@ -294,15 +324,30 @@ template <class Value> void check_case(Random& random, const Case& c) {
     u32 partial_tiles = c.splits > 1 ? finish_tiles : tiles;
     emulator::Buffer<Partial> partials(size_t(c.padded_outputs()) * partial_tiles);
     emulator::Buffer<float> sums(c.splits > 1 ? size_t(c.splits) * c.padded_outputs() * voxels(c.output) : 0);
+    // The 1x1x1 convolution of the shortcut.
+    Case one = c;
+    one.kernel[0] = one.kernel[1] = one.kernel[2] = 1;
+    std::vector<float> one_weights = random.reals(size_t(c.outputs) * c.inputs(), -scale, scale);
+    for (float& weight : one_weights) weight = to_float(to_half(weight));
+    std::vector<float> one_bias(c.padded_outputs(), 0.f);
+    for (int i = 0; i < c.outputs; i++) one_bias[i] = random.real(-1, 1);
+    emulator::Buffer<half> device_one_weights(c.shortcut ? packed_half(one, one_weights) : std::vector<half>());
+    emulator::Buffer<float> device_one_bias(one_bias), one_sums(c.shortcut ? sums.read().size() : 0);
+    Activation<Value> one_output(c.outputs, c.output);
+    if (c.shortcut) {
+        p.shortcut = {device_one_weights.data(), device_one_bias.data(), one_output.device.data(), one_sums.data()};
+    }
     p.partials = partials.data();
     p.sums = sums.data();
     char name[32];
     snprintf(name, sizeof name, c.way == MMA ? "conv_mma_%d" : c.way == DIRECT_HALF ? "conv_direct_half" : "conv_direct_float", c.width);
+    if (c.shortcut) strcat(name, "_shortcut");
     emulator::launch(name, {tiles, groups, u32(c.splits)}, shared_bytes(c), p);
     if (c.splits > 1) {
-        emulator::launch("conv_finish", {finish_tiles, u32(c.padded_outputs() / 8), 1}, 8 * 8 * sizeof(Partial), p);
+        emulator::launch("conv_finish", {finish_tiles, u32(c.padded_outputs() / 8), c.shortcut ? 2u : 1u}, 8 * 8 * sizeof(Partial), p);
     }
 
+    if (c.shortcut) check_shortcut<Value>(c, seen, one_weights, one_bias, one_output);
     std::vector<float> found = written.plain();
     std::vector<Partial> statistics = partials.read();
     int wrong = 0;
@@ -358,10 +403,10 @@ template <class Value> void check_case(Random& random, const Case& c) {
     }
 }
 
-template <class Value> void check_random(Way way, int width, u64 cases) {
+template <class Value> void check_random(Way way, int width, u64 cases, bool shortcut = false) {
     emulator::for_seeds(cases, [&] {
         Random random(emulator::configuration().seed * 977 + width);
-        check_case<Value>(random, random_case(random, way, width));
+        check_case<Value>(random, random_case(random, way, width, shortcut));
     });
 }
 
@@ -369,6 +414,7 @@ TEST(mma_16) { check_random<half>(MMA, 16, 40); }
 TEST(mma_32) { check_random<half>(MMA, 32, 40); }
 TEST(mma_48) { check_random<half>(MMA, 48, 30); }
 TEST(mma_64) { check_random<half>(MMA, 64, 30); }
+TEST(mma_64_shortcut) { check_random<half>(MMA, 64, 40, true); }
 TEST(direct_half) { check_random<half>(DIRECT_HALF, 32, 40); }
 TEST(direct_float) { check_random<float>(DIRECT_FLOAT, 16, 40); }
 TESTS_MAIN
