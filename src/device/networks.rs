@@ -270,6 +270,15 @@ pub(super) fn many_channels() -> Arc<Plan> {
     builder.finish()
 }
 
+/// A residual block of many channels and few voxels, with a stride of 2.
+pub(super) fn many_channels_strided() -> Arc<Plan> {
+    let mut builder = Builder::new(1, [4, 5, 9]);
+    let patch = vec![Source::plain(TensorId(0))];
+    let wide = builder.conv(patch, 150, [1; 3], [1; 3], true, Epilogue::Plain);
+    projected(&mut builder, vec![Source::plain(wide)], 170, [2, 2, 2]);
+    builder.finish()
+}
+
 /// Transposed convolutions that expand by 1 or 2 along each axis.
 pub(super) fn transposed_convolutions() -> Vec<Arc<Plan>> {
     let mut plans = Vec::new();

@@ -10,7 +10,7 @@ use super::Gpu;
 use super::driver::{Address, Buffer, Event, Graph, Kernel, Launch};
 use super::packing::pack;
 use super::parameters::{self, AveragePool, Convolution, Join, Partial};
-use super::schedule::{Coefficients, Packed, Schedule, value_bytes};
+use super::schedule::{Coefficients, Packed, PackedShortcut, Schedule, value_bytes};
 use super::tiles::STRING;
 use crate::base::{Error, Result};
 use crate::device::Precision;
@@ -64,6 +64,8 @@ struct Scratch {
     coefficients: Buffer<f32>,
     partials: Buffer<Partial>,
     sums: Buffer<f32>,
+    /// Of a block whose first convolution has made it.
+    shortcut: Buffer<u8>,
 }
 
 impl Forward {
@@ -79,6 +81,7 @@ impl Forward {
             coefficients: Buffer::new(context, "coefficients", schedule.coefficient_values)?,
             partials: Buffer::new(context, "statistics", schedule.partials)?,
             sums: Buffer::new(context, "sums of convolutions", schedule.sums)?,
+            shortcut: Buffer::new(context, "a shortcut", schedule.shortcut)?,
         };
         let arena = Buffer::new(context, "the activations of a tile", schedule.arena)?;
         let mut forward =
@@ -155,9 +158,9 @@ impl Forward {
     /// Bytes of device memory in all.
     #[cfg(test)]
     pub(super) fn bytes(&self) -> u64 {
-        let Scratch { coefficients, partials, sums } = &self.memory;
+        let Scratch { coefficients, partials, sums, shortcut } = &self.memory;
         let folds = self.folds.iter().map(|fold| fold.weights.bytes() + fold.vectors.bytes());
-        let scratch = coefficients.bytes() + partials.bytes() + sums.bytes();
+        let scratch = coefficients.bytes() + partials.bytes() + sums.bytes() + shortcut.bytes();
         self.arena.bytes() + scratch + folds.sum::<u64>()
     }
 
@@ -194,11 +197,20 @@ impl Forward {
         let plan = self.plan.clone();
         for (op, packed) in plan.network.ops.iter().zip(&schedule.convs) {
             let (Op::Conv(conv), Some(packed)) = (op, packed) else { continue };
-            let values = pack(&packed.tiles, &source.parameter(fold, conv.weight)?);
-            weights.write(&gpu.stream, packed.weights, values.bytes())?;
-            if let Some(bias) = conv.bias {
-                let bias = source.parameter(fold, bias)?;
-                vectors[packed.bias..][..bias.len()].copy_from_slice(&bias);
+            let Packed { tiles, shortcut, .. } = packed;
+            let mut convs = vec![(conv, &tiles.sizes, packed.weights, packed.bias)];
+            if let Some(PackedShortcut { op, sizes, weights, bias }) = shortcut {
+                if let Op::Conv(conv) = &plan.network.ops[*op] {
+                    convs.push((conv, sizes, *weights, *bias));
+                }
+            }
+            for (conv, sizes, weights_at, bias_at) in convs {
+                let values = pack(sizes, tiles.kernel, &source.parameter(fold, conv.weight)?);
+                weights.write(&gpu.stream, weights_at, values.bytes())?;
+                if let Some(bias) = conv.bias {
+                    let bias = source.parameter(fold, bias)?;
+                    vectors[bias_at..][..bias.len()].copy_from_slice(&bias);
+                }
             }
         }
         for coefficients in &schedule.coefficients {
@@ -226,23 +238,9 @@ impl Forward {
                         Some((tensor, how)) => self.pending(schedule, &fold, tensor, &how)?,
                         None => NOTHING_PENDING,
                     };
-                    let (voxels, channels) = self.size(join.output);
-                    let work = Work::Join(Join {
-                        main: self.address(join.main),
-                        main_pending: pending,
-                        shortcut: shortcut.map_or(Address::NULL, |s| self.address(s.tensor)),
-                        shortcut_pending,
-                        output: self.address(join.output),
-                        voxels: voxels as i32,
-                        padded_channels: channels as i32,
-                    });
-                    let launch = Launch {
-                        grid: [voxels.div_ceil(JOIN_VOXELS) as u32, (channels / STRING) as u32, 1],
-                        threads: JOIN_THREADS,
-                        shared_bytes: 0,
-                    };
-                    let name = gpu.named("join_half", "join_float");
-                    self.add(gpu, &mut fold, name, launch, work, (voxels * channels) as f64)?;
+                    let address = shortcut.map_or(Address::NULL, |s| self.address(s.tensor));
+                    let main = (join.main, pending);
+                    self.add_join(gpu, &mut fold, main, (address, shortcut_pending), join.output)?;
                 }
                 (Op::AveragePool(pool), _) => {
                     let from = pool.source.tensor;
@@ -270,12 +268,46 @@ impl Forward {
                     let name = gpu.named("pool_half", "pool_float");
                     self.add(gpu, &mut fold, name, launch, work, (voxels * channels) as f64)?;
                 }
-                (Op::Conv(_), None) => {
-                    return Err(Error::Internal("a convolution was not scheduled".into()));
+                (Op::Conv(conv), None) => {
+                    let Epilogue::AddNormalized { main, normalization } = &conv.epilogue else {
+                        return Err(Error::Internal("a convolution was not scheduled".into()));
+                    };
+                    // The block's first convolution has made its values.
+                    let main = (*main, self.pending(schedule, &fold, *main, normalization)?);
+                    let shortcut = (self.memory.shortcut.address(), NOTHING_PENDING);
+                    self.add_join(gpu, &mut fold, main, shortcut, conv.output)?;
                 }
             }
         }
         Ok(fold)
+    }
+
+    /// The end of a residual block: of `main` and the shortcut, each with what is pending on it.
+    fn add_join(
+        &mut self,
+        gpu: &Gpu,
+        fold: &mut Fold,
+        (main, main_pending): (TensorId, parameters::Pending),
+        (shortcut, shortcut_pending): (Address, parameters::Pending),
+        output: TensorId,
+    ) -> Result<()> {
+        let (voxels, channels) = self.size(output);
+        let work = Work::Join(Join {
+            main: self.address(main),
+            main_pending,
+            shortcut,
+            shortcut_pending,
+            output: self.address(output),
+            voxels: voxels as i32,
+            padded_channels: channels as i32,
+        });
+        let launch = Launch {
+            grid: [voxels.div_ceil(JOIN_VOXELS) as u32, (channels / STRING) as u32, 1],
+            threads: JOIN_THREADS,
+            shared_bytes: 0,
+        };
+        let name = gpu.named("join_half", "join_float");
+        self.add(gpu, fold, name, launch, work, (voxels * channels) as f64)
     }
 
     fn add_conv(
@@ -286,7 +318,7 @@ impl Forward {
         conv: &Conv,
         packed: &Packed,
     ) -> Result<()> {
-        let Packed { tiles, weights, bias } = packed;
+        let Packed { tiles, weights, bias, shortcut } = packed;
         let sizes = &tiles.sizes;
         let mut work = Convolution {
             weights: fold.weights.at(*weights),
@@ -304,13 +336,21 @@ impl Forward {
             tile_planes: tiles.tile.planes as i32,
             tile_rows: tiles.tile.rows as i32,
             plane_groups: tiles.tile.plane_groups as i32,
-            brick: tiles.tile.brick(sizes),
+            brick: tiles.tile.brick(tiles.kernel, sizes),
             shares_lines: i32::from(tiles.tile.shares_lines(sizes)),
             splits: tiles.splits as i32,
             ..Convolution::default()
         };
         if conv.bias.is_some() {
             work.bias = fold.vectors.at(*bias);
+        }
+        if let Some(PackedShortcut { op, weights, bias, .. }) = shortcut {
+            work.shortcut.weights = fold.weights.at(*weights);
+            if matches!(&self.plan.network.ops[*op], Op::Conv(conv) if conv.bias.is_some()) {
+                work.shortcut.bias = fold.vectors.at(*bias);
+            }
+            work.shortcut.output = self.memory.shortcut.address();
+            work.shortcut.sums = self.memory.sums.at(tiles.sums());
         }
         let channels = sizes.stored_inputs();
         for ((into, source), channels) in work.sources.iter_mut().zip(&conv.sources).zip(channels) {
@@ -336,7 +376,8 @@ impl Forward {
             }
         };
         let boxed = |work: &Convolution| Work::Convolution(Box::new(*work));
-        let multiplications = sizes.multiplications();
+        let more = shortcut.as_ref().map_or(0.0, |shortcut| shortcut.sizes.multiplications());
+        let multiplications = sizes.multiplications() + more;
         self.add(gpu, fold, tiles.kernel.name(), tiles.launch, boxed(&work), multiplications)?;
         if let Some(finish) = tiles.finish {
             self.add(gpu, fold, "conv_finish", finish, boxed(&work), 0.0)?;

@@ -3,7 +3,7 @@
 use half::f16;
 
 use super::sizes::ConvSizes;
-use super::tiles::{ConvKernel, ConvTiles, STRING};
+use super::tiles::{ConvKernel, STRING};
 use crate::net::plan::CHANNEL_BLOCK;
 
 /// Weights of one convolution, as bytes of 16 or 32 bits per value.
@@ -22,13 +22,12 @@ impl Packed {
 }
 
 /// Bytes that [`pack`] makes.
-pub(super) fn packed_bytes(tiles: &ConvTiles) -> usize {
-    let sizes = &tiles.sizes;
-    let groups = sizes.padded_outputs().div_ceil(tiles.kernel.width()) * sizes.expanded();
-    let columns = groups * tiles.kernel.width();
+pub(super) fn packed_bytes(sizes: &ConvSizes, kernel: ConvKernel) -> usize {
+    let groups = sizes.padded_outputs().div_ceil(kernel.width()) * sizes.expanded();
+    let columns = groups * kernel.width();
     let inputs = sizes.stored_inputs().sum::<usize>() * sizes.taps();
-    match tiles.kernel {
-        ConvKernel::Mma(_) => 2 * columns * inputs,
+    match kernel {
+        ConvKernel::Mma(_) | ConvKernel::MmaShortcut => 2 * columns * inputs,
         ConvKernel::DirectHalf => 2 * columns * inputs.next_multiple_of(CHANNEL_BLOCK),
         ConvKernel::DirectFloat => 4 * columns * inputs,
     }
@@ -36,15 +35,14 @@ pub(super) fn packed_bytes(tiles: &ConvTiles) -> usize {
 
 /// Weights `[out][in][k0][k1][k2]`, or `[in][out][e0][e1][e2]` of a transposed convolution, as the
 /// kernel wants them: its header says how.
-pub(super) fn pack(tiles: &ConvTiles, weights: &[f32]) -> Packed {
-    match tiles.kernel {
-        ConvKernel::Mma(width) => Packed::Half(pack_mma(&tiles.sizes, width, weights)),
-        ConvKernel::DirectHalf => {
-            Packed::Half(pack_patch(&tiles.sizes, tiles.kernel.width(), weights))
+pub(super) fn pack(sizes: &ConvSizes, kernel: ConvKernel, weights: &[f32]) -> Packed {
+    let width = kernel.width();
+    match kernel {
+        ConvKernel::Mma(_) | ConvKernel::MmaShortcut => {
+            Packed::Half(pack_mma(sizes, width, weights))
         }
-        ConvKernel::DirectFloat => {
-            Packed::Float(pack_float(&tiles.sizes, tiles.kernel.width(), weights))
-        }
+        ConvKernel::DirectHalf => Packed::Half(pack_patch(sizes, width, weights)),
+        ConvKernel::DirectFloat => Packed::Float(pack_float(sizes, width, weights)),
     }
 }
 

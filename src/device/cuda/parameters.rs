@@ -73,7 +73,13 @@ parameters! {
         plane_pitch: i32,
         row_pitch: i32,
     }
-    Convolution, 320 bytes {
+    Shortcut, 32 bytes {
+        weights: Address,
+        bias: Address,
+        output: Address,
+        sums: Address,
+    }
+    Convolution, 352 bytes {
         sources: [Source; 2],
         weights: Address,
         bias: Address,
@@ -97,6 +103,7 @@ parameters! {
         shares_lines: i32,
         splits: i32,
         epilogue: i32,
+        shortcut: Shortcut,
     }
     Coefficients, 48 bytes {
         partials: Address,

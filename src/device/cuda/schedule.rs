@@ -2,7 +2,8 @@
 //! weights, vectors and coefficients lie. Nothing is allocated here.
 
 use super::packing::packed_bytes;
-use super::tiles::ConvTiles;
+use super::sizes::ConvSizes;
+use super::tiles::{ConvTiles, together};
 use crate::base::Result;
 use crate::device::{MemoryPart, Precision};
 use crate::net::plan::CHANNEL_BLOCK;
@@ -23,8 +24,8 @@ pub(super) struct Coefficients {
     pub(super) channels: usize,
     pub(super) padded: usize,
     /// Of the scales, then the shifts, among the fold's vectors. Without statistics these are the
-    /// coefficients, `[2][padded]`; else they are `[2][channels]`, and there are none where the
-    /// normalisation is not affine.
+    /// coefficients; with them, there are none where the normalisation is not affine. `[2][padded]`
+    /// either way.
     pub(super) vectors: usize,
     /// With statistics: of `[2][padded]` among the coefficients, which every pass computes anew.
     pub(super) place: usize,
@@ -36,11 +37,23 @@ pub(super) struct Packed {
     pub(super) tiles: ConvTiles,
     pub(super) weights: usize,
     pub(super) bias: usize,
+    /// The convolution of the block's shortcut that is made together with it.
+    pub(super) shortcut: Option<PackedShortcut>,
+}
+
+/// As [`Packed`], of a convolution of one tap that another one makes.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct PackedShortcut {
+    /// Its operation: what is left of that is to add its values to the main branch.
+    pub(super) op: usize,
+    pub(super) sizes: ConvSizes,
+    pub(super) weights: usize,
+    pub(super) bias: usize,
 }
 
 /// What a plan needs.
 pub(super) struct Schedule {
-    /// For each operation; `None` if it is no convolution.
+    /// For each operation; `None` if it is no convolution, or one that another one makes.
     pub(super) convs: Vec<Option<Packed>>,
     pub(super) coefficients: Vec<Coefficients>,
     /// Bytes of a fold's weights.
@@ -53,6 +66,8 @@ pub(super) struct Schedule {
     pub(super) partials: usize,
     /// Bytes of the activations.
     pub(super) arena: usize,
+    /// Bytes of the largest shortcut that is kept until the end of its block.
+    pub(super) shortcut: usize,
 }
 
 /// Bytes of a value of an activation.
@@ -83,6 +98,28 @@ fn normalizations(op: &Op) -> Vec<(TensorId, Normalization)> {
     found
 }
 
+/// The convolution of the shortcut of a strided residual block, and which operation it is, if
+/// operation `first` begins one: it reads the same with the same stride, and ends the block.
+fn shortcut_of<'a>(network: &'a Network, first: usize, conv: &Conv) -> Option<(usize, &'a Conv)> {
+    let strided = conv.stride != [1; 3] && conv.expand.is_none();
+    let patch = conv.sources.iter().any(|source| source.tensor == network.input);
+    if !strided || patch || !matches!(conv.epilogue, Epilogue::Statistics(_)) {
+        return None;
+    }
+    let channels = |conv: &Conv| network.tensors[conv.output.0].channels;
+    network.ops.iter().enumerate().skip(first + 1).find_map(|(at, op)| match op {
+        Op::Conv(other)
+            if other.sources == conv.sources
+                && (other.kernel, other.stride, other.expand) == ([1; 3], conv.stride, None)
+                && channels(other) == channels(conv)
+                && matches!(other.epilogue, Epilogue::AddNormalized { .. }) =>
+        {
+            Some((at, other))
+        }
+        _ => None,
+    })
+}
+
 impl Schedule {
     /// # Errors
     /// [`crate::base::Error::Unsupported`] if no kernel computes one of the convolutions.
@@ -97,17 +134,44 @@ impl Schedule {
             sums: 0,
             partials: 0,
             arena: plan.arena * value_bytes(precision),
+            shortcut: 0,
         };
-        for op in &network.ops {
+        // Operations whose convolution another one made.
+        let mut made = vec![false; network.ops.len()];
+        let mut kept_until = 0;
+        for (at, op) in network.ops.iter().enumerate() {
             for (tensor, normalization) in normalizations(op) {
                 schedule.add_coefficients(network, tensor, &normalization);
             }
             let packed = match op {
-                Op::Conv(conv) => {
+                Op::Conv(conv) if !made[at] => {
                     let tiles = ConvTiles::new(network, conv, precision, multiprocessors)?;
-                    Some(schedule.add_conv(conv, tiles))
+                    // There is room for one shortcut at a time.
+                    let shared = match precision {
+                        Precision::F16 if at >= kept_until => shortcut_of(network, at, conv),
+                        _ => None,
+                    };
+                    let shared = match shared {
+                        Some((op, shortcut)) => {
+                            let own =
+                                ConvTiles::new(network, shortcut, precision, multiprocessors)?;
+                            together(&tiles, &own, multiprocessors)
+                                .map(|both| (both, op, shortcut, own.sizes))
+                        }
+                        None => None,
+                    };
+                    Some(match shared {
+                        Some((both, op, shortcut, sizes)) => {
+                            (made[op], kept_until) = (true, op);
+                            let mut packed = schedule.add_conv(conv, both);
+                            packed.shortcut =
+                                Some(schedule.add_shortcut(op, shortcut, sizes, &packed.tiles));
+                            packed
+                        }
+                        None => schedule.add_conv(conv, tiles),
+                    })
                 }
-                Op::Join(_) | Op::AveragePool(_) => None,
+                Op::Conv(_) | Op::Join(_) | Op::AveragePool(_) => None,
             };
             schedule.convs.push(packed);
         }
@@ -116,7 +180,7 @@ impl Schedule {
 
     fn add_conv(&mut self, conv: &Conv, tiles: ConvTiles) -> Packed {
         let (weights, bias) = (self.weights, self.vectors);
-        self.weights += packed_bytes(&tiles).next_multiple_of(ALIGNMENT);
+        self.weights += packed_bytes(&tiles.sizes, tiles.kernel).next_multiple_of(ALIGNMENT);
         if conv.bias.is_some() {
             self.vectors += tiles.sizes.padded_outputs();
         }
@@ -124,7 +188,24 @@ impl Schedule {
             self.partials = self.partials.max(tiles.partials());
         }
         self.sums = self.sums.max(tiles.sums());
-        Packed { tiles, weights, bias }
+        Packed { tiles, weights, bias, shortcut: None }
+    }
+
+    fn add_shortcut(
+        &mut self,
+        op: usize,
+        conv: &Conv,
+        sizes: ConvSizes,
+        both: &ConvTiles,
+    ) -> PackedShortcut {
+        let (weights, bias) = (self.weights, self.vectors);
+        self.weights += packed_bytes(&sizes, both.kernel).next_multiple_of(ALIGNMENT);
+        if conv.bias.is_some() {
+            self.vectors += sizes.padded_outputs();
+        }
+        self.sums = self.sums.max(2 * both.sums());
+        self.shortcut = self.shortcut.max(sizes.outputs_in_all() * value_bytes(Precision::F16));
+        PackedShortcut { op, sizes, weights, bias }
     }
 
     fn add_coefficients(&mut self, network: &Network, tensor: TensorId, how: &Normalization) {
@@ -170,7 +251,7 @@ impl Schedule {
     pub(super) fn memory(&self, folds: usize) -> Vec<MemoryPart> {
         let weights = folds as u64 * (self.weights + 4 * self.vectors) as u64;
         let partials = self.partials * size_of::<super::parameters::Partial>();
-        let scratch = 4 * (self.coefficient_values + self.sums) + partials;
+        let scratch = 4 * (self.coefficient_values + self.sums) + partials + self.shortcut;
         vec![
             MemoryPart::on_device("activations of a tile", self.arena as u64),
             MemoryPart::on_device("weights", weights),

@@ -78,6 +78,11 @@ impl ConvSizes {
         output * (inputs * self.outputs * self.taps()) as f64
     }
 
+    /// Values of the output as it is stored.
+    pub(super) fn outputs_in_all(&self) -> usize {
+        self.padded_outputs() * self.output_voxels()
+    }
+
     pub(super) fn output_voxels(&self) -> usize {
         self.output.iter().product()
     }

@@ -19,9 +19,10 @@ const LINES: usize = 32;
 const WARP_LINES: usize = 8;
 /// Stages of weights that `conv_mma` keeps in shared memory.
 const STAGES: usize = 3;
-/// Threads of the convolution kernels, and voxels of a block of `conv_direct_float`.
+/// Threads of most convolution kernels, and voxels of a block of `conv_direct_float`.
 const THREADS: usize = 128;
-const WARPS: usize = THREADS / 32;
+/// Threads of `conv_mma_64_shortcut`.
+const SHORTCUT_THREADS: usize = 256;
 /// Threads and voxels of a block of `conv_finish`.
 pub(super) const FINISH_THREADS: usize = 256;
 /// Shared memory that a block can have on every GPU since compute capability 8.0.
@@ -33,6 +34,8 @@ const PRODUCTS_PER_CYCLE: usize = 1024;
 const STRINGS_PER_CYCLE: usize = 2;
 /// Bytes that a multiprocessor's share of the second-level cache moves in a cycle, about.
 const CACHE_BYTES_PER_CYCLE: usize = 24;
+/// Bytes that a multiprocessor's share of the device's memory moves in a cycle, about.
+const MEMORY_BYTES_PER_CYCLE: usize = 13;
 /// What one more kernel costs.
 const LAUNCH_CYCLES: usize = 4000;
 
@@ -41,6 +44,8 @@ const LAUNCH_CYCLES: usize = 4000;
 pub(super) enum ConvKernel {
     /// `conv_mma_N` of so many output channels.
     Mma(usize),
+    /// `conv_mma_64_shortcut`: as `conv_mma_64`, and a convolution of one tap beside it.
+    MmaShortcut,
     /// `conv_direct_half`, for patches.
     DirectHalf,
     /// `conv_direct_float`.
@@ -55,6 +60,7 @@ impl ConvKernel {
             Self::Mma(32) => "conv_mma_32",
             Self::Mma(48) => "conv_mma_48",
             Self::Mma(_) => "conv_mma_64",
+            Self::MmaShortcut => "conv_mma_64_shortcut",
             Self::DirectHalf => "conv_direct_half",
             Self::DirectFloat => "conv_direct_float",
         }
@@ -64,14 +70,29 @@ impl ConvKernel {
     pub(super) fn width(self) -> usize {
         match self {
             Self::Mma(width) => width,
+            Self::MmaShortcut => 64,
             Self::DirectHalf => 32,
             Self::DirectFloat => 16,
         }
     }
 
+    /// Threads of a block.
+    fn threads(self) -> usize {
+        match self {
+            Self::MmaShortcut => SHORTCUT_THREADS,
+            _ => THREADS,
+        }
+    }
+
+    /// Taps that it multiplies besides the convolution's own.
+    fn more_taps(self) -> usize {
+        usize::from(self == Self::MmaShortcut)
+    }
+
     /// Blocks that fit a multiprocessor, about: what its registers allow.
     fn resident(self) -> usize {
         match self {
+            Self::MmaShortcut => 1,
             Self::Mma(64) => 2,
             Self::Mma(48) => 2,
             _ => 4,
@@ -101,7 +122,7 @@ impl Tile {
     }
 
     /// What `conv_mma` is told about its brick.
-    pub(super) fn brick(&self, sizes: &ConvSizes) -> Brick {
+    pub(super) fn brick(&self, kernel: ConvKernel, sizes: &ConvSizes) -> Brick {
         let [tile_planes, rows, columns] = self.extent(sizes);
         let planes = if self.plane_groups > 1 { self.planes } else { tile_planes };
         let (area, odd) = (rows * columns, sizes.kernel[2] > 1 && sizes.stride[2] == 2);
@@ -117,7 +138,7 @@ impl Tile {
             area: area as i32,
             voxels: (planes * area) as i32,
             tile_planes: tile_planes as i32,
-            copies: (2 * planes * area).div_ceil(THREADS).div_ceil(rounds) as i32,
+            copies: (2 * planes * area).div_ceil(kernel.threads()).div_ceil(rounds) as i32,
             row_bits: self.rows.ilog2() as i32,
             plane_pitch: (plane_step * area) as i32,
             row_pitch: (step(1) * columns) as i32,
@@ -145,10 +166,11 @@ impl Tile {
         let [planes, rows, columns] = self.extent(sizes);
         let inputs: usize = sizes.stored_inputs().sum();
         let used = match kernel {
-            ConvKernel::Mma(width) => {
+            ConvKernel::Mma(_) | ConvKernel::MmaShortcut => {
                 let steps = sizes.chunks().div_ceil(splits) * self.plane_groups;
                 let bricks = 16 * self.strings(sizes) / self.plane_groups * steps.min(2);
-                let weights = STAGES * sizes.kernel[1] * width * 32;
+                let taps = sizes.kernel[1] + kernel.more_taps();
+                let weights = STAGES * taps * kernel.width() * 32;
                 let places = 4 * sizes.inputs.len() * (planes + rows * columns);
                 bricks + weights + places
             }
@@ -158,13 +180,14 @@ impl Tile {
             }
             ConvKernel::DirectFloat => 0,
         };
-        used.max(WARPS * kernel.width() * size_of::<Partial>())
+        used.max(kernel.threads() / 32 * kernel.width() * size_of::<Partial>())
     }
 
     /// Cycles of a multiprocessor for one tile's products of 16 input channels, and for copying
     /// what they read.
     fn cycles(&self, kernel: ConvKernel, sizes: &ConvSizes) -> usize {
-        let products = LINES * COLUMNS * kernel.width() * CHANNEL_BLOCK * sizes.taps();
+        let taps = sizes.taps() + kernel.more_taps();
+        let products = LINES * COLUMNS * kernel.width() * CHANNEL_BLOCK * taps;
         let slower = if sizes.kernel[1] == 1 || self.shares_lines(sizes) { 8 } else { 9 };
         products * slower / 8 / PRODUCTS_PER_CYCLE + self.strings(sizes) / STRINGS_PER_CYCLE
     }
@@ -203,8 +226,22 @@ impl ConvTiles {
         }
         match precision {
             Precision::F32 => Ok(Self::float(sizes)),
-            _ => Self::half(sizes, multiprocessors),
+            _ => {
+                let kernel = match sizes.planar {
+                    true => ConvKernel::DirectHalf,
+                    false => ConvKernel::Mma(width(sizes.padded_outputs())),
+                };
+                Self::half(sizes, kernel, multiprocessors)
+            }
         }
+    }
+
+    /// As these, in half precision, but with the shortcut's convolution.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] if no tile fits.
+    pub(super) fn with_shortcut(&self, multiprocessors: usize) -> Result<Self> {
+        Self::half(self.sizes.clone(), ConvKernel::MmaShortcut, multiprocessors)
     }
 
     fn float(sizes: ConvSizes) -> Self {
@@ -220,16 +257,12 @@ impl ConvTiles {
         Self { sizes, kernel, tile, splits: 1, launch, finish: None }
     }
 
-    fn half(sizes: ConvSizes, multiprocessors: usize) -> Result<Self> {
+    fn half(sizes: ConvSizes, kernel: ConvKernel, multiprocessors: usize) -> Result<Self> {
         let domain = sizes.domain();
-        let kernel = match sizes.planar {
-            true => ConvKernel::DirectHalf,
-            false => ConvKernel::Mma(width(sizes.padded_outputs())),
-        };
         let mut best: Option<(usize, Tile)> = None;
         for planes in (0..=LINES.ilog2()).map(|shift| 1usize << shift) {
             let groups: &[usize] = match kernel {
-                ConvKernel::Mma(_) if sizes.kernel[0] == 3 => &[1, 3],
+                ConvKernel::Mma(_) | ConvKernel::MmaShortcut if sizes.kernel[0] == 3 => &[1, 3],
                 _ => &[1],
             };
             for &plane_groups in groups {
@@ -251,19 +284,24 @@ impl ConvTiles {
         let tiles: usize = tile.count(domain).iter().product();
         let groups = sizes.padded_outputs().div_ceil(kernel.width()) * sizes.expanded();
         let splits = match kernel {
-            ConvKernel::Mma(_) => splits(&sizes, kernel, tile, tiles * groups, multiprocessors),
+            ConvKernel::Mma(_) | ConvKernel::MmaShortcut => {
+                let cost = |&splits: &usize| {
+                    split_cycles(&sizes, kernel, tile, tiles * groups, splits, multiprocessors)
+                };
+                (1..=sizes.chunks().min(32)).min_by_key(cost).unwrap_or(1)
+            }
             _ => 1,
         };
         let launch = Launch {
             grid: [tiles as u32, groups as u32, splits as u32],
-            threads: THREADS as u32,
+            threads: kernel.threads() as u32,
             shared_bytes: tile.shared_bytes(kernel, &sizes, splits) as u32,
         };
         let finish = (splits > 1).then(|| Launch {
             grid: [
                 sizes.output_voxels().div_ceil(FINISH_THREADS) as u32,
                 (sizes.padded_outputs() / STRING) as u32,
-                1,
+                1 + kernel.more_taps() as u32,
             ],
             threads: FINISH_THREADS as u32,
             shared_bytes: (FINISH_THREADS / 32 * STRING * size_of::<Partial>()) as u32,
@@ -281,13 +319,51 @@ impl ConvTiles {
         self.partial_tiles() * self.sizes.padded_outputs()
     }
 
-    /// Single-precision sums of the splits.
+    /// Single-precision sums of the splits; behind them come as many of the shortcut, if there is
+    /// one.
     pub(super) fn sums(&self) -> usize {
         match self.splits {
             1 => 0,
-            splits => splits * self.sizes.padded_outputs() * self.sizes.output_voxels(),
+            splits => splits * self.sizes.outputs_in_all(),
         }
     }
+
+    /// About how many cycles of the GPU a convolution on the tensor cores takes, one that also
+    /// reads `also_read` tensors of the output's size.
+    fn cycles(&self, also_read: usize, multiprocessors: usize) -> usize {
+        let (sizes, [tiles, groups, splits]) = (&self.sizes, self.launch.grid);
+        let (blocks, splits) = ((tiles * groups) as usize, splits as usize);
+        let blocks = split_cycles(sizes, self.kernel, self.tile, blocks, splits, multiprocessors);
+        // Of what a strided convolution of one tap skips, neighbours along the columns come along.
+        let skipped = match sizes.taps() {
+            1 => sizes.stride[0] * sizes.stride[1],
+            _ => 1,
+        };
+        let input = sizes.stored_inputs().sum::<usize>() * sizes.input.iter().product::<usize>();
+        let tensors = 1 + also_read + self.kernel.more_taps();
+        let values = input / skipped + tensors * sizes.outputs_in_all();
+        blocks.max(memory_cycles(values, multiprocessors)) + LAUNCH_CYCLES
+    }
+}
+
+/// About how many cycles the device's memory needs for so many values of half precision.
+fn memory_cycles(values: usize, multiprocessors: usize) -> usize {
+    2 * values / (MEMORY_BYTES_PER_CYCLE * multiprocessors.max(1))
+}
+
+/// The first convolution of a residual block together with that of its shortcut, if this is the
+/// faster way: where tensors are small enough for the launches to count. In large ones the
+/// shortcut's values would only be written and read once more, since the sum must wait for the
+/// block's second convolution.
+pub(super) fn together(
+    first: &ConvTiles,
+    shortcut: &ConvTiles,
+    multiprocessors: usize,
+) -> Option<ConvTiles> {
+    let both = first.with_shortcut(multiprocessors).ok()?;
+    let apart = first.cycles(0, multiprocessors) + shortcut.cycles(1, multiprocessors);
+    let join = memory_cycles(3 * first.sizes.outputs_in_all(), multiprocessors) + LAUNCH_CYCLES;
+    (both.cycles(0, multiprocessors) + join < apart).then_some(both)
 }
 
 fn unsupported(what: &str) -> Error {
@@ -301,31 +377,27 @@ fn width(outputs: usize) -> usize {
     [64, 48, 32, 16].into_iter().min_by_key(cost).unwrap_or(64)
 }
 
-/// How often a convolution with few tiles cuts its input channels, so that every multiprocessor has
-/// work: the cut with the least waves of blocks, times their length, and the sums' way through the
-/// second-level cache.
-fn splits(
+/// About how many cycles a convolution takes whose input channels are cut into `splits`, so that every
+/// multiprocessor has work where there are few tiles: waves of blocks, times their length, and the
+/// sums' way through the second-level cache.
+fn split_cycles(
     sizes: &ConvSizes,
     kernel: ConvKernel,
     tile: Tile,
     blocks: usize,
+    splits: usize,
     multiprocessors: usize,
 ) -> usize {
-    let (chunks, resident) = (sizes.chunks(), kernel.resident());
-    let chunk_cycles = tile.cycles(kernel, sizes) * resident;
-    let values = sizes.padded_outputs() * sizes.output_voxels();
-    let cost = |&splits: &usize| {
-        let waves = (blocks * splits).div_ceil(multiprocessors.max(1) * resident);
-        let sums = match splits {
-            1 => 0,
-            _ => {
-                LAUNCH_CYCLES
-                    + values * 8 * splits / (CACHE_BYTES_PER_CYCLE * multiprocessors.max(1))
-            }
-        };
-        waves * chunks.div_ceil(splits) * chunk_cycles + sums
+    let (resident, multiprocessors) = (kernel.resident(), multiprocessors.max(1));
+    let waves = (blocks * splits).div_ceil(multiprocessors * resident);
+    let sums = match splits {
+        1 => 0,
+        _ => {
+            let values = sizes.outputs_in_all() * (1 + kernel.more_taps());
+            LAUNCH_CYCLES + values * 8 * splits / (CACHE_BYTES_PER_CYCLE * multiprocessors)
+        }
     };
-    (1..=chunks.min(32)).min_by_key(cost).unwrap_or(1)
+    waves * sizes.chunks().div_ceil(splits) * tile.cycles(kernel, sizes) * resident + sums
 }
 
 #[cfg(test)]
@@ -351,6 +423,31 @@ mod tests {
         }
     }
 
+    fn halves(sizes: ConvSizes, multiprocessors: usize) -> Result<ConvTiles> {
+        let kernel = match sizes.planar {
+            true => ConvKernel::DirectHalf,
+            false => ConvKernel::Mma(width(sizes.padded_outputs())),
+        };
+        ConvTiles::half(sizes, kernel, multiprocessors)
+    }
+
+    #[test]
+    fn shortcuts_are_made_together_where_launches_count() {
+        // The strided blocks of STU-Net-B on an H100.
+        let expected = [(32, 64, false), (64, 32, false), (128, 16, true), (256, 8, true)];
+        for (channels, extent, wanted) in expected {
+            let sizes = sizes(&[channels], 2 * channels, [extent; 3], [2; 3]);
+            let one = ConvSizes { kernel: [1; 3], ..sizes.clone() };
+            let first = halves(sizes, 132).unwrap();
+            let both = together(&first, &halves(one, 132).unwrap(), 132);
+            assert_eq!(both.is_some(), wanted, "{channels} channels");
+            let Some(both) = both else { continue };
+            assert_eq!(both.launch.threads, 256);
+            assert!(both.launch.shared_bytes as usize <= LARGEST_SHARED_BYTES);
+            assert!(both.finish.is_none_or(|finish| finish.grid[2] == 2));
+        }
+    }
+
     #[test]
     fn widths_waste_little() {
         let widths =
@@ -362,7 +459,7 @@ mod tests {
 
     #[test]
     fn large_volumes_are_cut_into_cubes_that_leave_room_for_several_blocks() {
-        let tiles = ConvTiles::half(sizes(&[32, 32], 32, [128; 3], [1; 3]), 132).unwrap();
+        let tiles = halves(sizes(&[32, 32], 32, [128; 3], [1; 3]), 132).unwrap();
         assert_eq!(tiles.kernel, ConvKernel::Mma(32));
         assert_eq!(tiles.tile, Tile { planes: 4, rows: 8, plane_groups: 1 });
         assert_eq!(tiles.launch.grid, [32 * 16 * 16, 1, 1]);
@@ -375,7 +472,7 @@ mod tests {
 
     #[test]
     fn strided_bricks_are_read_plane_by_plane() {
-        let tiles = ConvTiles::half(sizes(&[32], 64, [64; 3], [2; 3]), 132).unwrap();
+        let tiles = halves(sizes(&[32], 64, [64; 3], [2; 3]), 132).unwrap();
         assert_eq!(tiles.tile.plane_groups, 3);
         assert!(tiles.launch.shared_bytes as usize <= LARGEST_SHARED_BYTES);
     }
@@ -383,7 +480,7 @@ mod tests {
     #[test]
     fn deep_levels_are_split_until_every_multiprocessor_works() {
         for (extent, channels) in [([8, 8, 8], 320), ([16, 16, 16], 256), ([4, 4, 4], 320)] {
-            let tiles = ConvTiles::half(sizes(&[channels], channels, extent, [1; 3]), 132).unwrap();
+            let tiles = halves(sizes(&[channels], channels, extent, [1; 3]), 132).unwrap();
             let blocks: u32 = tiles.launch.grid.iter().product();
             assert!(tiles.splits > 1 && blocks >= 80, "{extent:?}: {blocks} blocks");
             assert!(tiles.sums() * 4 < 64 << 20, "{extent:?}: {} sums", tiles.sums());
@@ -395,8 +492,8 @@ mod tests {
     fn what_no_kernel_computes_is_refused() {
         let image =
             |channels| ConvSizes { planar: true, ..sizes(&[channels], 32, [32; 3], [1; 3]) };
-        assert!(ConvTiles::half(image(40), 132).is_ok());
-        let error = ConvTiles::half(image(400), 132).unwrap_err();
+        assert!(halves(image(40), 132).is_ok());
+        let error = halves(image(400), 132).unwrap_err();
         assert!(error.to_string().contains("an image of 400 channels"), "{error}");
         // Single precision has no such limit.
         assert_eq!(ConvTiles::float(image(400)).kernel, ConvKernel::DirectFloat);
@@ -412,7 +509,7 @@ mod tests {
                             kernel,
                             ..sizes(&[inputs, inputs], outputs, extent, stride)
                         };
-                        let tiles = ConvTiles::half(sizes, 132).unwrap();
+                        let tiles = halves(sizes, 132).unwrap();
                         assert!(tiles.launch.shared_bytes as usize <= LARGEST_SHARED_BYTES);
                         assert_eq!(tiles.tile.planes * tiles.tile.rows, LINES);
                         assert!(tiles.launch.grid[1] <= 65535);

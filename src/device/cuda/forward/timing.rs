@@ -2,7 +2,7 @@
 
 use super::{Forward, Work};
 use crate::base::Result;
-use crate::device::cuda::driver::Event;
+use crate::device::cuda::driver::{Address, Event};
 use crate::device::cuda::schedule::value_bytes;
 use crate::device::cuda::{Gpu, LayerTime};
 use crate::net::plan::CHANNEL_BLOCK;
@@ -39,17 +39,34 @@ impl Forward {
             }
         }
         let ops = network.ops.iter().zip(begins);
-        let times = ops.zip(seconds).map(|((op, at), mut times)| {
+        let mut layers: Vec<LayerTime> = Vec::new();
+        // The layer that has made the shortcut of the block it begins.
+        let mut maker = None;
+        for ((op, at), mut times) in ops.zip(seconds) {
             times.sort_by(f64::total_cmp);
-            LayerTime {
+            let mut layer = LayerTime {
                 name: name(network, op),
                 kernel: self.kernels[steps[at].kernel].name().into(),
                 seconds: times[times.len() / 2],
                 operations: operations(network, op),
                 bytes: self.bytes_moved(op),
+            };
+            match (op, &steps[at].work, maker) {
+                (_, Work::Convolution(p), _) if p.shortcut.output != Address::NULL => {
+                    maker = Some(layers.len());
+                }
+                (Op::Conv(conv), Work::Join(_), Some(maker)) => {
+                    let weights = self.bytes_of(parameter(network, conv));
+                    let written = self.bytes_of(self.values(conv.output));
+                    layers[maker].operations += std::mem::take(&mut layer.operations);
+                    layers[maker].bytes += weights + written;
+                    layer.bytes = 3.0 * written;
+                }
+                _ => {}
             }
-        });
-        Ok(times.collect())
+            layers.push(layer);
+        }
+        Ok(layers)
     }
 
     /// Whether a step is the first of an operation; others finish sums and statistics.
@@ -65,15 +82,7 @@ impl Forward {
     /// Bytes of each tensor and weight that an operation reads or writes, each counted once.
     fn bytes_moved(&self, op: &Op) -> f64 {
         let network = &self.plan.network;
-        // The input is planar; other tensors have strings of channels.
-        let values = |id: TensorId| {
-            let tensor = &network.tensors[id.0];
-            let channels = match id == network.input {
-                true => tensor.channels,
-                false => tensor.channels.next_multiple_of(CHANNEL_BLOCK),
-            };
-            channels * tensor.shape.iter().product::<usize>()
-        };
+        let values = |id: TensorId| self.values(id);
         let all = match op {
             Op::Conv(conv) => {
                 let read: usize = conv.sources.iter().map(|source| values(source.tensor)).sum();
@@ -89,7 +98,23 @@ impl Forward {
             }
             Op::AveragePool(pool) => values(pool.source.tensor) + values(pool.output),
         };
-        (all * value_bytes(self.precision)) as f64
+        self.bytes_of(all)
+    }
+
+    fn bytes_of(&self, values: usize) -> f64 {
+        (values * value_bytes(self.precision)) as f64
+    }
+
+    /// Values of a tensor as it is stored.
+    fn values(&self, id: TensorId) -> usize {
+        let network = &self.plan.network;
+        let tensor = &network.tensors[id.0];
+        // The input is planar; other tensors have strings of channels.
+        let channels = match id == network.input {
+            true => tensor.channels,
+            false => tensor.channels.next_multiple_of(CHANNEL_BLOCK),
+        };
+        channels * tensor.shape.iter().product::<usize>()
     }
 }
 

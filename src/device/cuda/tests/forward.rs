@@ -145,6 +145,22 @@ fn many_channels_in_few_voxels_are_split() {
 }
 
 #[test]
+fn shortcuts_of_strided_blocks_are_made_by_the_first_convolution() {
+    let splits = |plan: &Plan| {
+        let schedule = Schedule::new(plan, Precision::F16, 132).unwrap();
+        let mut packed = schedule.convs.iter().flatten();
+        packed.find(|packed| packed.shortcut.is_some()).map(|packed| packed.tiles.splits)
+    };
+    let wide = networks::many_channels_strided();
+    assert!(splits(&wide).unwrap() > 1);
+    check_all(&[wide], 3e-3);
+    // Those of the small networks above are not split.
+    for plan in networks::residual_u_nets() {
+        assert_eq!(splits(&plan), Some(1));
+    }
+}
+
+#[test]
 fn transposed_convolutions_expand_by_1_or_2_along_each_axis() {
     check_all(&networks::transposed_convolutions(), 2e-3);
 }
@@ -162,7 +178,8 @@ fn statistics_survive_a_mean_far_above_the_deviation() {
 
 #[test]
 fn the_estimate_is_what_is_allocated() {
-    for plan in networks::residual_u_nets().iter().chain([&networks::many_channels()]) {
+    let wide = [networks::many_channels(), networks::many_channels_strided()];
+    for plan in networks::residual_u_nets().iter().chain(&wide) {
         for precision in [Precision::F32, Precision::F16] {
             let weights = parameters(&plan.network, &mut Noise(7));
             let loaded = Loaded::new(precision, plan, &weights);
