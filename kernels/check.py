@@ -115,14 +115,17 @@ def resident_blocks(kernel, shared, limits):
 
 def dynamic_shared(name):
     """Bytes of dynamic shared memory of a launch; all that kernels have is dynamic. Convolutions
-    differ: 3x3x3 of stride 1 over 64 channels here, which tiles of 4 x 8 x 8 voxels cut best."""
+    differ: 3x3x3 of stride 1 over 64 channels here, which tiles of 4 x 8 x 8 voxels cut best; with
+    a shortcut of stride 2."""
     constants = dict(
         re.findall(r"^const int (\w+_SHARED_BYTES) = (\d+);", PARAMETERS.read_text(), re.MULTILINE)
     )
     if name.startswith("conv_mma") or name == "conv_direct_half":
-        channels, width = (1, 32) if name == "conv_direct_half" else (64, int(name[-2:]))
+        channels, width = (1, 32) if name == "conv_direct_half" else (64, int(name.split("_")[2]))
         source = roofline.Source(channels, (128, 128, 128))
         layer = roofline.Layer(name, "conv", [source], width, source.shape, 3)
+        if name.endswith("shortcut"):
+            layer.shortcut, layer.stride, layer.shape = True, (2, 2, 2), (64, 64, 64)
         return roofline.cut(layer).shared_bytes
     if name == "interpolate":
         return int(constants["INTERPOLATE_SHARED_BYTES"])

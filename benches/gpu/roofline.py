@@ -11,7 +11,7 @@ for a patch of 128^3 voxels, and its tiles those of kernels/convolution*.cuh.
 import argparse
 import math
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "kernels.md"
@@ -50,6 +50,7 @@ class Layer:
     kernel: int = 1
     stride: tuple = (1, 1, 1)
     adds: bool = False  # reads the main branch, too
+    shortcut: bool = False  # makes the 1x1x1 convolution of the block's shortcut, too
 
     @property
     def inputs(self):
@@ -64,7 +65,11 @@ class Layer:
         """Two for each multiplication of the network as published."""
         if self.kind != "conv":
             return 0
-        return 2 * self.inputs * self.channels * self.kernel**3 * self.voxels
+        return 2 * self.inputs * self.channels * self.taps * self.voxels
+
+    @property
+    def taps(self):
+        return self.kernel**3 + self.shortcut
 
     @property
     def bytes(self):
@@ -83,9 +88,9 @@ class Layer:
                 read /= self.stride[0] * self.stride[1]
             total += 2 * read
         output = 2 * padded(self.channels) * self.voxels
-        total += output * (2 if self.adds else 1)
+        total += output * (2 if self.adds or self.shortcut else 1)
         if self.kind == "conv":
-            total += 2 * padded(self.inputs) * padded(self.channels) * self.kernel**3
+            total += 2 * padded(self.inputs) * padded(self.channels) * self.taps
         return total
 
 
@@ -108,13 +113,15 @@ def layers(size):
             block = f"{name}.{number}"
             first = sources if number == 0 else [main]
             step = stride if number == 0 else (1, 1, 1)
-            result.append(Layer(f"{block}.conv1", "conv", first, width, shape, 3, step))
-            result.append(Layer(f"{block}.conv2", "conv", [main], width, shape, 3))
+            conv1 = Layer(f"{block}.conv1", "conv", first, width, shape, 3, step)
+            last = Layer(f"{block}.join", "join", [main], width, shape, adds=True)
             if number == 0:
-                layer = Layer(f"{block}.conv3", "conv", first, width, shape, 1, step, adds=True)
-            else:
-                layer = Layer(f"{block}.join", "join", [main], width, shape, adds=True)
-            result.append(layer)
+                conv3 = Layer(f"{block}.conv3", "conv", first, width, shape, 1, step, adds=True)
+                conv1.shortcut = max(step) > 1 and faster_together(conv1, conv3)
+                last = replace(last, name=conv3.name) if conv1.shortcut else conv3
+            result.append(conv1)
+            result.append(Layer(f"{block}.conv2", "conv", [main], width, shape, 3))
+            result.append(last)
         return main
 
     last = Source(1, PATCH)
@@ -142,7 +149,8 @@ LINES, COLUMNS, WARP_LINES, STAGES = 32, 8, 8, 3
 PRODUCTS_PER_CYCLE, STRINGS_PER_CYCLE, CACHE_BYTES_PER_CYCLE = 1024, 2, 24
 LAUNCH_CYCLES = 4000
 LARGEST_SHARED_BYTES = 99 << 10
-RESIDENT = {16: 4, 32: 4, 48: 2, 64: 2}
+MEMORY_BYTES_PER_CYCLE = 13
+RESIDENT = {16: 4, 32: 4, 48: 2, 64: 2, "shortcut": 1}
 
 
 @dataclass
@@ -158,6 +166,8 @@ class Cut:
     grid: tuple
     shared_bytes: int
     brick_bytes: int  # that a block reads of 16 input channels
+    cycles: int  # about, of the GPU, without memory and launch
+    resident: int  # blocks of a multiprocessor
 
 
 def ceil_div(value, by):
@@ -170,7 +180,10 @@ def cut(layer):
     outputs = padded(layer.channels)
     cost = lambda width: ceil_div(outputs, width) * (width + 16)  # noqa: E731
     width = 32 if planar else min([64, 48, 32, 16], key=cost)
-    taps, chunks = layer.kernel**3, padded(layer.inputs) // 16
+    if layer.shortcut:
+        width = 64
+    resident = RESIDENT["shortcut" if layer.shortcut else width]
+    taps, chunks = layer.taps, padded(layer.inputs) // 16
     stride = layer.stride if layer.kernel == 3 else (1, 1, 1)
 
     def extent(planes, groups):
@@ -182,13 +195,14 @@ def cut(layer):
     def shared_bytes(planes, groups, splits):
         axes, strings = extent(planes, groups)
         if planar:
-            table = 4 * ceil_div(layer.inputs * taps, 16) * 16
+            table = 4 * ceil_div(layer.inputs * layer.kernel**3, 16) * 16
             used = table + ceil_div(2 * layer.inputs * math.prod(axes), 16) * 16
         else:
             steps = ceil_div(chunks, splits) * groups
-            used = 16 * strings // groups * min(steps, 2) + STAGES * layer.kernel * width * 32
+            stage = (layer.kernel + layer.shortcut) * width * 32
+            used = 16 * strings // groups * min(steps, 2) + STAGES * stage
             used += 4 * len(layer.sources) * (axes[0] + axes[1] * axes[2])
-        return max(used, 4 * width * 12)
+        return max(used, (8 if layer.shortcut else 4) * width * 12)
 
     def cycles(planes, groups):
         shares = layer.kernel == 1 or (stride[1] == 1 and LINES // planes % WARP_LINES == 0)
@@ -205,21 +219,20 @@ def cut(layer):
     options = [option for option in options if shared_bytes(*option, 1) <= LARGEST_SHARED_BYTES]
     planes, groups = min(options, key=lambda option: tiles(option[0]) * cycles(*option))
     blocks = tiles(planes) * ceil_div(outputs, width)
-    splits = 1
-    if not planar:
-        values = outputs * layer.voxels
+    values = outputs * layer.voxels * (2 if layer.shortcut else 1)
 
-        def time(splits):
-            waves = ceil_div(blocks * splits, MULTIPROCESSORS * RESIDENT[width])
-            time = waves * ceil_div(chunks, splits) * cycles(planes, groups) * RESIDENT[width]
-            if splits > 1:
-                share = CACHE_BYTES_PER_CYCLE * MULTIPROCESSORS
-                time += LAUNCH_CYCLES + values * 8 * splits // share
-            return time
+    def time(splits):
+        waves = ceil_div(blocks * splits, MULTIPROCESSORS * resident)
+        time = waves * ceil_div(chunks, splits) * cycles(planes, groups) * resident
+        if splits > 1:
+            share = CACHE_BYTES_PER_CYCLE * MULTIPROCESSORS
+            time += LAUNCH_CYCLES + values * 8 * splits // share
+        return time
 
-        splits = min(range(1, min(chunks, 32) + 1), key=time)
+    splits = 1 if planar else min(range(1, min(chunks, 32) + 1), key=time)
+    kernel = "conv_direct_half" if planar else f"conv_mma_{width}"
     return Cut(
-        kernel="conv_direct_half" if planar else f"conv_mma_{width}",
+        kernel=kernel + ("_shortcut" if layer.shortcut else ""),
         width=width,
         planes=planes,
         rows=LINES // planes,
@@ -228,7 +241,28 @@ def cut(layer):
         grid=(tiles(planes), ceil_div(outputs, width), splits),
         shared_bytes=shared_bytes(planes, groups, splits),
         brick_bytes=16 * extent(planes, groups)[1],
+        cycles=time(splits),
+        resident=resident,
     )
+
+
+def cycles(layer):
+    """About how many cycles a convolution on the tensor cores takes, as tiles.rs counts them."""
+    skipped = 1 if layer.kernel > 1 else layer.stride[0] * layer.stride[1]
+    read = sum(padded(source.channels) * math.prod(source.shape) for source in layer.sources)
+    tensors = 1 + layer.adds + layer.shortcut
+    values = read // skipped + tensors * padded(layer.channels) * layer.voxels
+    return max(cut(layer).cycles, memory_cycles(values)) + LAUNCH_CYCLES
+
+
+def memory_cycles(values):
+    return 2 * values // (MEMORY_BYTES_PER_CYCLE * MULTIPROCESSORS)
+
+
+def faster_together(conv1, conv3):
+    """Whether a strided block's first convolution makes its shortcut's, too."""
+    join = memory_cycles(3 * padded(conv1.channels) * conv1.voxels) + LAUNCH_CYCLES
+    return cycles(replace(conv1, shortcut=True)) + join < cycles(conv1) + cycles(conv3)
 
 
 # ---- the model
@@ -285,12 +319,12 @@ def estimate(layer):
     inputs = padded(layer.inputs)
     if layer.inputs < 4:  # its taps are filled up, not its channels
         inputs = ceil_div(layer.inputs * layer.kernel**3, 16) * 16 / layer.kernel**3
-    multiplied = tiles * LINES * COLUMNS * groups * launch.width * inputs * layer.kernel**3
+    multiplied = tiles * LINES * COLUMNS * groups * launch.width * inputs * layer.taps
     chunks = inputs / 16
-    read = tiles * groups * chunks * (launch.brick_bytes + 32 * launch.width * layer.kernel**3)
-    outputs = layer.voxels * padded(layer.channels)
+    read = tiles * groups * chunks * (launch.brick_bytes + 32 * launch.width * layer.taps)
+    outputs = layer.voxels * padded(layer.channels) * (2 if layer.shortcut else 1)
     written = outputs * (2 if splits == 1 else 8 * splits + 2) + (2 * outputs if layer.adds else 0)
-    resident = MULTIPROCESSORS * RESIDENT[launch.width]
+    resident = MULTIPROCESSORS * launch.resident
     blocks = tiles * groups * splits
     # Only as many blocks as there are multiprocessors are needed to keep all tensor cores busy.
     waves = ceil_div(blocks, resident) * resident / blocks if blocks > resident else 1
