@@ -348,6 +348,43 @@ struct Interpolate {
     int reserved;
 };
 
+// What is known of a line of values.
+struct LineStatistics {
+    // Of the values that count: mean, sum of squared differences from it; zeros if there is none.
+    double mean, squares;
+    // Smallest and largest value of all.
+    float low, high;
+    // Values that count.
+    int count;
+    int reserved;
+};
+
+// Grid: (ceil(lines / 8), 1, 1).
+struct MeasureLines {
+    // [lines][columns], one column at least.
+    const float* values;
+    // [lines]
+    LineStatistics* statistics;
+    // A value counts if it lies between these.
+    double above, below;
+    int lines;
+    int columns;
+};
+
+// What becomes of a value: clipped, less the mean, divided by the deviation.
+struct Intensity {
+    float lower, upper;
+    float mean, deviation;
+};
+
+// Grid: (ceil(count / 256), 1, 1).
+struct NormalizeValues {
+    float* values;
+    Intensity how;
+    int count;
+    int reserved;
+};
+
 // Where the voxels of one axis come from: each is a weighted sum of neighbouring ones.
 struct Band {
     // [outputs]: the first of them.
@@ -381,11 +418,8 @@ struct Resample {
     // The output voxels first .. first + count.
     int first;
     int count;
-    // Whether values are normalised: clipped once more, less the mean, divided by the deviation.
+    // Whether values are normalised at last.
     int normalizes;
-    float lower;
-    float upper;
-    float mean;
-    float deviation;
+    Intensity how;
     int reserved;
 };

@@ -2,7 +2,7 @@
 // emulator). Kernels include this file only, no system header, and use no other CUDA builtin, so
 // that the code that runs on a GPU is the code that is tested without one.
 //
-//   Types       u8 u16 u32 u64 i8 i16 i32 i64, half (storage only), uint2 uint4 int2 int4 float2 float4
+//   Types       u8 u16 u32 u64 i64, half (storage only), uint4 int2 int4 float2 float4
 //   Functions   DEVICE (qualifier of every function), UNROLL and UNROLL_BY(n) (before a loop)
 //   Kernel      KERNEL(name, threads, minimum_blocks, Parameters) { ... p.field ... }
 //               blocks are one-dimensional, of `threads` threads, a multiple of 32
@@ -10,40 +10,35 @@
 //               aligned to 128 bytes; there is no static __shared__
 //               shared_address(pointer)          u32, its address inside shared memory
 //   Indices     thread_index() warp_index() lane_index()
-//               block_index_x() _y() _z()  grid_size_x() _y() _z()
+//               block_index_x() _y() _z()  grid_size_x()
 //   half        to_half(float)                   to nearest even, saturates at +-65504, NaN stays NaN
 //               to_float(half)
 //               pack_half2(low, high)            u32, saturates likewise; low in the low 16 bits
 //               unpack_half2(u32)                float2 {low, high}
 //               multiply_half2(u32, u32) maximum_half2(u32, u32)   of each half, rounded to nearest even;
 //               the maximum of a number and NaN is the number
-//   Math        fmaf fminf fmaxf fabsf floorf ceilf rintf sqrtf rsqrtf expf, min max of equal types,
-//               and those of double without the f; clamp(value, low, high)
+//   Math        fmaf fminf fmaxf fabsf expf, min max of equal types, sqrt of double
 //   Block       block_barrier()
-//               named_barrier_wait(id, threads), named_barrier_arrive(id, threads)   id 1 to 15
-//   Warp        warp_barrier()                   all 32 lanes take part in every warp operation
-//               shuffle_index(value, lane) shuffle_xor(value, mask)
-//               shuffle_up(value, n) shuffle_down(value, n)      4 or 8 byte arithmetic types
-//               warp_ballot(bool) any_lane(bool) all_lanes(bool)
-//   Matrices    load_matrix_x4(u32 (&r)[4], row) load_matrix_x2(u32 (&r)[2], row) and
-//               load_matrix_x4_transposed, load_matrix_x2_transposed       ldmatrix m8n8 b16;
-//               lane l of x4 passes the address of row l % 8 of matrix l / 8, 16-byte aligned
+//   Warp        all 32 lanes take part in every warp operation
+//               shuffle_xor(value, mask)         4 or 8 byte arithmetic types
+//               warp_ballot(bool) any_lane(bool)
+//   Matrices    load_matrix_x4(u32 (&r)[4], row)                           ldmatrix m8n8 b16;
+//               lane l passes the address of row l % 8 of matrix l / 8, 16-byte aligned
 //               multiply_accumulate(float (&d)[4], a[4], b[2])             mma m16n8k16, fp16 in,
 //               multiply_accumulate(float (&d)[N][4], a[4], b[N][2])       fp32 sums; the larger
 //               multiply_accumulate(float (&d)[M][N][4], a[M][4], b[N][2]) ones are emulated faster
 //                 a: rows g, g+8, g, g+8 and columns 2t, 2t, 2t+8, 2t+8 of a 16x16 matrix,
 //                 b: rows 2t, 2t+8 and column g of a 16x8 matrix (pairs along k),
 //                 d: rows g, g, g+8, g+8 and columns 2t, 2t+1, 2t, 2t+1; g = lane/4, t = lane%4
-//   Vectors     load_global_16(p) load_global_8(p) load_global_4(p)    uint4 uint2 u32, read-only cache:
-//               only for memory that this kernel does not write
-//               store_global_16(p, uint4) store_global_8(p, uint2)
-//               load_shared_16(p) load_shared_8(p) store_shared_16(p, uint4) store_shared_8(p, uint2)
-//   Async copy  copy_async_16(shared, global), copy_async_8, copy_async_4
-//               copy_async_16_or_zero(shared, global, inside), _8_or_zero, _4_or_zero: zeros and no
-//               read where !inside
+//   Vectors     load_global_16(p)                uint4, read-only cache: only for memory that this
+//               kernel does not write
+//               load_shared_16(p) store_shared_16(p, uint4)
+//   Async copy  copy_async_16(shared, global)
 //               copy_async_commit(), copy_async_wait<groups that may stay in flight>()
-//   Atomics     atomic_or(u32*, u32) atomic_add(u32*, u32) atomic_max(u32*, u32) atomic_min(u32*, u32)
-//               return the old value; memory_fence()   device-wide. No atomics on floats.
+//   Atomics     atomic_or(u32*, u32) returns the old value. No atomics on floats.
+//
+// For pipelines of Hopper, whose parts are proven on the emulator; no kernel has one yet:
+//   Barriers    named_barrier_wait(id, threads), named_barrier_arrive(id, threads)   id 1 to 15
 //   Hopper and later, inside #if HAS_BULK_COPY
 //               mbarrier_initialise(u64*, arrivals), mbarrier_fence_initialise()
 //               mbarrier_arrive(u64*), mbarrier_arrive_expect(u64*, bytes), mbarrier_wait(u64*, parity)
@@ -62,9 +57,6 @@ typedef unsigned char u8;
 typedef unsigned short u16;
 typedef unsigned int u32;
 typedef unsigned long long u64;
-typedef signed char i8;
-typedef short i16;
-typedef int i32;
 typedef long long i64;
 
 // IEEE binary16 as it lies in memory. Arithmetic is done in float.
@@ -104,8 +96,6 @@ DEVICE u32 block_index_x() { return blockIdx.x; }
 DEVICE u32 block_index_y() { return blockIdx.y; }
 DEVICE u32 block_index_z() { return blockIdx.z; }
 DEVICE u32 grid_size_x() { return gridDim.x; }
-DEVICE u32 grid_size_y() { return gridDim.y; }
-DEVICE u32 grid_size_z() { return gridDim.z; }
 DEVICE u32 shared_address(const void* pointer) { return (u32)__cvta_generic_to_shared(pointer); }
 
 // ---- half
@@ -143,9 +133,6 @@ DEVICE u32 maximum_half2(u32 a, u32 b) {
     return result;
 }
 
-template <class T> DEVICE T clamp(T value, T low, T high) {
-    return value < low ? low : value > high ? high : value;
-}
 
 // ---- block and warp
 
@@ -156,38 +143,15 @@ DEVICE void named_barrier_wait(u32 id, u32 threads) {
 DEVICE void named_barrier_arrive(u32 id, u32 threads) {
     asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
-DEVICE void warp_barrier() { __syncwarp(); }
-template <class T> DEVICE T shuffle_index(T value, u32 lane) { return __shfl_sync(~0u, value, lane); }
 template <class T> DEVICE T shuffle_xor(T value, u32 mask) { return __shfl_xor_sync(~0u, value, mask); }
-template <class T> DEVICE T shuffle_up(T value, u32 n) { return __shfl_up_sync(~0u, value, n); }
-template <class T> DEVICE T shuffle_down(T value, u32 n) { return __shfl_down_sync(~0u, value, n); }
 DEVICE u32 warp_ballot(bool value) { return __ballot_sync(~0u, value); }
 DEVICE bool any_lane(bool value) { return __any_sync(~0u, value); }
-DEVICE bool all_lanes(bool value) { return __all_sync(~0u, value); }
 
 // ---- matrices
 
 DEVICE void load_matrix_x4(u32 (&r)[4], const void* row) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-                 : "r"(shared_address(row))
-                 : "memory");
-}
-DEVICE void load_matrix_x4_transposed(u32 (&r)[4], const void* row) {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
-                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-                 : "r"(shared_address(row))
-                 : "memory");
-}
-DEVICE void load_matrix_x2(u32 (&r)[2], const void* row) {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0,%1}, [%2];"
-                 : "=r"(r[0]), "=r"(r[1])
-                 : "r"(shared_address(row))
-                 : "memory");
-}
-DEVICE void load_matrix_x2_transposed(u32 (&r)[2], const void* row) {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0,%1}, [%2];"
-                 : "=r"(r[0]), "=r"(r[1])
                  : "r"(shared_address(row))
                  : "memory");
 }
@@ -220,48 +184,13 @@ DEVICE uint4 load_global_16(const void* pointer) {
                  : "l"(pointer));
     return v;
 }
-DEVICE uint2 load_global_8(const void* pointer) {
-    uint2 v;
-    asm volatile("ld.global.nc.v2.u32 {%0,%1}, [%2];" : "=r"(v.x), "=r"(v.y) : "l"(pointer));
-    return v;
-}
-DEVICE u32 load_global_4(const void* pointer) {
-    u32 v;
-    asm volatile("ld.global.nc.u32 %0, [%1];" : "=r"(v) : "l"(pointer));
-    return v;
-}
-DEVICE void store_global_16(void* pointer, uint4 v) { *(uint4*)pointer = v; }
-DEVICE void store_global_8(void* pointer, uint2 v) { *(uint2*)pointer = v; }
 DEVICE uint4 load_shared_16(const void* pointer) { return *(const uint4*)pointer; }
-DEVICE uint2 load_shared_8(const void* pointer) { return *(const uint2*)pointer; }
 DEVICE void store_shared_16(void* pointer, uint4 v) { *(uint4*)pointer = v; }
-DEVICE void store_shared_8(void* pointer, uint2 v) { *(uint2*)pointer = v; }
 
 // ---- asynchronous copies of each thread
 
 DEVICE void copy_async_16(void* shared, const void* global) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(shared)), "l"(global) : "memory");
-}
-DEVICE void copy_async_8(void* shared, const void* global) {
-    asm volatile("cp.async.ca.shared.global [%0], [%1], 8;" ::"r"(shared_address(shared)), "l"(global) : "memory");
-}
-DEVICE void copy_async_4(void* shared, const void* global) {
-    asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(shared_address(shared)), "l"(global) : "memory");
-}
-DEVICE void copy_async_16_or_zero(void* shared, const void* global, bool inside) {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(shared)), "l"(global),
-                 "r"(inside ? 16 : 0)
-                 : "memory");
-}
-DEVICE void copy_async_8_or_zero(void* shared, const void* global, bool inside) {
-    asm volatile("cp.async.ca.shared.global [%0], [%1], 8, %2;" ::"r"(shared_address(shared)), "l"(global),
-                 "r"(inside ? 8 : 0)
-                 : "memory");
-}
-DEVICE void copy_async_4_or_zero(void* shared, const void* global, bool inside) {
-    asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(shared_address(shared)), "l"(global),
-                 "r"(inside ? 4 : 0)
-                 : "memory");
 }
 DEVICE void copy_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <u32 GROUPS> DEVICE void copy_async_wait() {
@@ -271,10 +200,6 @@ template <u32 GROUPS> DEVICE void copy_async_wait() {
 // ---- atomics
 
 DEVICE u32 atomic_or(u32* pointer, u32 value) { return atomicOr(pointer, value); }
-DEVICE u32 atomic_add(u32* pointer, u32 value) { return atomicAdd(pointer, value); }
-DEVICE u32 atomic_max(u32* pointer, u32 value) { return atomicMax(pointer, value); }
-DEVICE u32 atomic_min(u32* pointer, u32 value) { return atomicMin(pointer, value); }
-DEVICE void memory_fence() { __threadfence(); }
 
 // ---- Hopper and later
 

@@ -17,8 +17,7 @@
 // resample_slices (any inner): a block makes 8 voxels of 32 inner values of a group, neighbouring
 // threads neighbouring inner values. Grid: (ceil(inner / 32) * ceil(count / 8), groups, 1).
 #pragma once
-#include "parameters.cuh"
-#include "primitives.cuh"
+#include "intensity.cuh"
 
 DEVICE void resample(const Resample& p, int group, int voxel, int inner) {
     if (group >= p.groups || voxel >= p.first + p.count || inner >= p.inner) return;
@@ -37,7 +36,7 @@ DEVICE void resample(const Resample& p, int group, int voxel, int inner) {
                                             : 0;
         sum = fminf(fmaxf(sum, p.limits[2 * at]), p.limits[2 * at + 1]);
     }
-    if (p.normalizes) sum = (fminf(fmaxf(sum, p.lower), p.upper) - p.mean) / p.deviation;
+    if (p.normalizes) sum = normalized_intensity(p.how, sum);
     const i64 to = (i64)((p.first_group + group) % p.group_ring) * p.output_ring;
     p.output[(to + voxel % p.output_ring) * p.inner + inner] = sum;
 }

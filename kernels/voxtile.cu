@@ -9,6 +9,7 @@
 #include "probabilities.cuh"
 #include "classify.cuh"
 #include "interpolate.cuh"
+#include "intensity.cuh"
 #include "resample.cuh"
 
 #include "convolution_direct.cuh"

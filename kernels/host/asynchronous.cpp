@@ -15,22 +15,18 @@ static u8* check_shared(Block& block, const void* pointer, size_t bytes, Site si
 
 static void complete(PendingCopy& copy) {
     if (copy.done) return;
-    if (copy.inside) {
-        memcpy(copy.to, copy.from, copy.bytes);
-    } else {
-        memset(copy.to, 0, copy.bytes);
-    }
+    memcpy(copy.to, copy.from, 16);
     copy.done = true;
 }
 
-void copy_async(void* to, const void* from, u32 bytes, bool inside, Site site) {
+void copy_async_16(void* to, const void* from, Site site) {
     Thread& self = running();
     Block& block = *self.warp->block;
-    self.operation = "copy_async";
+    self.operation = "copy_async_16";
     self.site = site;
-    check_alignment(to, bytes, site);
-    if (inside) check_alignment(from, bytes, site);
-    PendingCopy copy{check_shared(block, to, bytes, site), static_cast<const u8*>(from), bytes, inside, false};
+    check_alignment(to, 16, site);
+    check_alignment(from, 16, site);
+    PendingCopy copy{check_shared(block, to, 16, site), static_cast<const u8*>(from), false};
     if (block.at_once(AsyncWork::Copy)) complete(copy);
     if (!copy.done) self.copies.push_back(copy);
 }

@@ -14,8 +14,6 @@ class Block;
 struct PendingCopy {
     u8* to;
     const u8* from;
-    u32 bytes;
-    bool inside;
     bool done;
 };
 

@@ -16,17 +16,14 @@
 #endif
 
 // The built-in vector types of CUDA.
-struct alignas(8) uint2 {
-    u32 x, y;
-};
 struct alignas(16) uint4 {
     u32 x, y, z, w;
 };
 struct alignas(8) int2 {
-    i32 x, y;
+    int x, y;
 };
 struct alignas(16) int4 {
-    i32 x, y, z, w;
+    int x, y, z, w;
 };
 struct alignas(8) float2 {
     float x, y;
@@ -104,14 +101,12 @@ inline void check_alignment(const void* pointer, size_t bytes, Site site) {
 
 void block_barrier(Site site);
 void named_barrier(u32 id, u32 threads, bool waits, Site site);
-void warp_barrier(Site site);
-enum class Shuffle { Index, Xor, Up, Down };
-u64 shuffle(Shuffle kind, u64 bits, u32 by, Site site);
+u64 shuffle_xor(u64 bits, u32 mask, Site site);
 u32 ballot(bool value, Site site);
-void load_matrix(u32* r, u32 matrices, bool transposed, const void* row, Site site);
+void load_matrix_x4(u32* r, const void* row, Site site);
 // d[m][n][4] += a[m][4] * b[n][2]
 void multiply_accumulate(float* d, const u32* a, const u32* b, u32 m_tiles, u32 n_tiles, Site site);
-void copy_async(void* shared, const void* global, u32 bytes, bool inside, Site site);
+void copy_async_16(void* shared, const void* global, Site site);
 void copy_async_commit(Site site);
 void copy_async_wait(u32 groups, Site site);
 void before_atomic(const void* pointer, Site site);

@@ -25,8 +25,6 @@ DEVICE u32 block_index_x() { return emulator::current->place->block[0]; }
 DEVICE u32 block_index_y() { return emulator::current->place->block[1]; }
 DEVICE u32 block_index_z() { return emulator::current->place->block[2]; }
 DEVICE u32 grid_size_x() { return emulator::current->place->grid[0]; }
-DEVICE u32 grid_size_y() { return emulator::current->place->grid[1]; }
-DEVICE u32 grid_size_z() { return emulator::current->place->grid[2]; }
 DEVICE u32 shared_address(const void* pointer) { return emulator::shared_address(pointer); }
 
 // ---- half
@@ -49,7 +47,6 @@ DEVICE u32 maximum_half2(u32 a, u32 b) {
     return emulator::rounded_half_bits(fmaxf(x.x, y.x)) | u32(emulator::rounded_half_bits(fmaxf(x.y, y.y))) << 16;
 }
 
-DEVICE float rsqrtf(float value) { return 1.f / sqrtf(value); }
 template <class T> DEVICE T min(T a, T b) { return b < a ? b : a; }
 template <class T> DEVICE T max(T a, T b) { return a < b ? b : a; }
 // As CUDA's: of a number and NaN the number.
@@ -57,9 +54,6 @@ template <> inline float min(float a, float b) { return fminf(a, b); }
 template <> inline float max(float a, float b) { return fmaxf(a, b); }
 template <> inline double min(double a, double b) { return fmin(a, b); }
 template <> inline double max(double a, double b) { return fmax(a, b); }
-template <class T> DEVICE T clamp(T value, T low, T high) {
-    return value < low ? low : value > high ? high : value;
-}
 
 // ---- block and warp
 
@@ -70,45 +64,22 @@ DEVICE void named_barrier_wait(u32 id, u32 threads, VOXTILE_SITE) {
 DEVICE void named_barrier_arrive(u32 id, u32 threads, VOXTILE_SITE) {
     emulator::named_barrier(id, threads, false, site);
 }
-DEVICE void warp_barrier(VOXTILE_SITE) { emulator::warp_barrier(site); }
 
-template <class T> DEVICE T emulator_shuffle(emulator::Shuffle kind, T value, u32 by, emulator::Site site) {
+template <class T> DEVICE T shuffle_xor(T value, u32 mask, VOXTILE_SITE) {
     static_assert(sizeof(T) == 4 || sizeof(T) == 8, "values of 4 or 8 bytes are shuffled");
     u64 bits = 0;
     memcpy(&bits, &value, sizeof(T));
-    bits = emulator::shuffle(kind, bits, by, site);
+    bits = emulator::shuffle_xor(bits, mask, site);
     memcpy(&value, &bits, sizeof(T));
     return value;
 }
-template <class T> DEVICE T shuffle_index(T value, u32 lane, VOXTILE_SITE) {
-    return emulator_shuffle(emulator::Shuffle::Index, value, lane, site);
-}
-template <class T> DEVICE T shuffle_xor(T value, u32 mask, VOXTILE_SITE) {
-    return emulator_shuffle(emulator::Shuffle::Xor, value, mask, site);
-}
-template <class T> DEVICE T shuffle_up(T value, u32 n, VOXTILE_SITE) {
-    return emulator_shuffle(emulator::Shuffle::Up, value, n, site);
-}
-template <class T> DEVICE T shuffle_down(T value, u32 n, VOXTILE_SITE) {
-    return emulator_shuffle(emulator::Shuffle::Down, value, n, site);
-}
 DEVICE u32 warp_ballot(bool value, VOXTILE_SITE) { return emulator::ballot(value, site); }
 DEVICE bool any_lane(bool value, VOXTILE_SITE) { return emulator::ballot(value, site) != 0; }
-DEVICE bool all_lanes(bool value, VOXTILE_SITE) { return emulator::ballot(value, site) == ~0u; }
 
 // ---- matrices
 
 DEVICE void load_matrix_x4(u32 (&r)[4], const void* row, VOXTILE_SITE) {
-    emulator::load_matrix(r, 4, false, row, site);
-}
-DEVICE void load_matrix_x4_transposed(u32 (&r)[4], const void* row, VOXTILE_SITE) {
-    emulator::load_matrix(r, 4, true, row, site);
-}
-DEVICE void load_matrix_x2(u32 (&r)[2], const void* row, VOXTILE_SITE) {
-    emulator::load_matrix(r, 2, false, row, site);
-}
-DEVICE void load_matrix_x2_transposed(u32 (&r)[2], const void* row, VOXTILE_SITE) {
-    emulator::load_matrix(r, 2, true, row, site);
+    emulator::load_matrix_x4(r, row, site);
 }
 DEVICE void multiply_accumulate(float (&d)[4], const u32 (&a)[4], const u32 (&b)[2], VOXTILE_SITE) {
     emulator::multiply_accumulate(d, a, b, 1, 1, site);
@@ -133,34 +104,13 @@ template <class T> DEVICE void emulator_store(void* pointer, T value, emulator::
     *static_cast<T*>(pointer) = value;
 }
 DEVICE uint4 load_global_16(const void* pointer, VOXTILE_SITE) { return emulator_load<uint4>(pointer, site); }
-DEVICE uint2 load_global_8(const void* pointer, VOXTILE_SITE) { return emulator_load<uint2>(pointer, site); }
-DEVICE u32 load_global_4(const void* pointer, VOXTILE_SITE) { return emulator_load<u32>(pointer, site); }
-DEVICE void store_global_16(void* pointer, uint4 v, VOXTILE_SITE) { emulator_store(pointer, v, site); }
-DEVICE void store_global_8(void* pointer, uint2 v, VOXTILE_SITE) { emulator_store(pointer, v, site); }
 DEVICE uint4 load_shared_16(const void* pointer, VOXTILE_SITE) { return emulator_load<uint4>(pointer, site); }
-DEVICE uint2 load_shared_8(const void* pointer, VOXTILE_SITE) { return emulator_load<uint2>(pointer, site); }
 DEVICE void store_shared_16(void* pointer, uint4 v, VOXTILE_SITE) { emulator_store(pointer, v, site); }
-DEVICE void store_shared_8(void* pointer, uint2 v, VOXTILE_SITE) { emulator_store(pointer, v, site); }
 
 // ---- asynchronous copies of each thread
 
 DEVICE void copy_async_16(void* shared, const void* global, VOXTILE_SITE) {
-    emulator::copy_async(shared, global, 16, true, site);
-}
-DEVICE void copy_async_8(void* shared, const void* global, VOXTILE_SITE) {
-    emulator::copy_async(shared, global, 8, true, site);
-}
-DEVICE void copy_async_4(void* shared, const void* global, VOXTILE_SITE) {
-    emulator::copy_async(shared, global, 4, true, site);
-}
-DEVICE void copy_async_16_or_zero(void* shared, const void* global, bool inside, VOXTILE_SITE) {
-    emulator::copy_async(shared, global, 16, inside, site);
-}
-DEVICE void copy_async_8_or_zero(void* shared, const void* global, bool inside, VOXTILE_SITE) {
-    emulator::copy_async(shared, global, 8, inside, site);
-}
-DEVICE void copy_async_4_or_zero(void* shared, const void* global, bool inside, VOXTILE_SITE) {
-    emulator::copy_async(shared, global, 4, inside, site);
+    emulator::copy_async_16(shared, global, site);
 }
 DEVICE void copy_async_commit(VOXTILE_SITE) { emulator::copy_async_commit(site); }
 template <u32 GROUPS> DEVICE void copy_async_wait(VOXTILE_SITE) { emulator::copy_async_wait(GROUPS, site); }
@@ -171,25 +121,6 @@ DEVICE u32 atomic_or(u32* pointer, u32 value, VOXTILE_SITE) {
     emulator::before_atomic(pointer, site);
     return __atomic_fetch_or(pointer, value, __ATOMIC_SEQ_CST);
 }
-DEVICE u32 atomic_add(u32* pointer, u32 value, VOXTILE_SITE) {
-    emulator::before_atomic(pointer, site);
-    return __atomic_fetch_add(pointer, value, __ATOMIC_SEQ_CST);
-}
-DEVICE u32 atomic_max(u32* pointer, u32 value, VOXTILE_SITE) {
-    emulator::before_atomic(pointer, site);
-    u32 old = __atomic_load_n(pointer, __ATOMIC_SEQ_CST);
-    while (old < value && !__atomic_compare_exchange_n(pointer, &old, value, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {
-    }
-    return old;
-}
-DEVICE u32 atomic_min(u32* pointer, u32 value, VOXTILE_SITE) {
-    emulator::before_atomic(pointer, site);
-    u32 old = __atomic_load_n(pointer, __ATOMIC_SEQ_CST);
-    while (value < old && !__atomic_compare_exchange_n(pointer, &old, value, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {
-    }
-    return old;
-}
-DEVICE void memory_fence() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 
 // ---- Hopper and later
 

@@ -7,27 +7,13 @@
 
 namespace emulator {
 
-void warp_barrier(Site site) {
-    Thread& self = running();
-    self.warp->block->may_preempt(self);
-    meet(self, "warp_barrier", site, [](Warp&) {});
-}
-
-u64 shuffle(Shuffle kind, u64 bits, u32 by, Site site) {
-    static const char* const names[] = {"shuffle_index", "shuffle_xor", "shuffle_up", "shuffle_down"};
+u64 shuffle_xor(u64 bits, u32 mask, Site site) {
     Thread& self = running();
     self.warp->block->may_preempt(self);
     // The lane to read from; where there is none, the lane itself.
-    u32 from = self.lane;
-    switch (kind) {
-    case Shuffle::Index: from = by % 32; break;
-    case Shuffle::Xor: from = (from ^ by) < 32 ? from ^ by : from; break;
-    case Shuffle::Up: from = by <= from ? from - by : from; break;
-    case Shuffle::Down: from = by < 32 - from ? from + by : from; break;
-    }
-    self.detail = from;
+    self.detail = (self.lane ^ mask) < 32 ? self.lane ^ mask : self.lane;
     self.warp->values[self.lane] = bits;
-    meet(self, names[int(kind)], site, [](Warp& warp) {
+    meet(self, "shuffle_xor", site, [](Warp& warp) {
         u64 before[32];
         memcpy(before, warp.values, sizeof(before));
         for (u32 lane = 0; lane < 32; lane++) warp.values[lane] = before[warp.threads[lane].detail];
@@ -47,44 +33,25 @@ u32 ballot(bool value, Site site) {
     return u32(self.warp->values[self.lane]);
 }
 
-void load_matrix(u32* r, u32 matrices, bool transposed, const void* row, Site site) {
+void load_matrix_x4(u32* r, const void* row, Site site) {
     Thread& self = running();
     Block& block = *self.warp->block;
     block.may_preempt(self);
-    if (self.lane < 8 * matrices) {
-        size_t offset = size_t(static_cast<const u8*>(row) - block.shared);
-        if (offset > block.launch.shared_bytes || offset + 16 > block.launch.shared_bytes) {
-            misuse(site, "a row of a matrix at byte %td of %u bytes of shared memory", ptrdiff_t(offset), block.launch.shared_bytes);
-        }
-        check_alignment(row, 16, site);
+    size_t offset = size_t(static_cast<const u8*>(row) - block.shared);
+    if (offset > block.launch.shared_bytes || offset + 16 > block.launch.shared_bytes) {
+        misuse(site, "a row of a matrix at byte %td of %u bytes of shared memory", ptrdiff_t(offset), block.launch.shared_bytes);
     }
+    check_alignment(row, 16, site);
     self.warp->pointers[self.lane] = r;
     self.warp->values[self.lane] = u64(uintptr_t(row));
-    auto straight = [matrices](Warp& warp) {
+    meet(self, "load_matrix_x4", site, [](Warp& warp) {
         for (u32 lane = 0; lane < 32; lane++) {
             u32* to = static_cast<u32*>(warp.pointers[lane]);
-            for (u32 m = 0; m < matrices; m++) {
+            for (u32 m = 0; m < 4; m++) {
                 memcpy(to + m, reinterpret_cast<const u8*>(warp.values[8 * m + lane / 4]) + lane % 4 * 4, 4);
             }
         }
-    };
-    auto turned = [matrices](Warp& warp) {
-        for (u32 lane = 0; lane < 32; lane++) {
-            u32* to = static_cast<u32*>(warp.pointers[lane]);
-            for (u32 m = 0; m < matrices; m++) {
-                u16 pair[2];
-                for (u32 i = 0; i < 2; i++) {
-                    memcpy(pair + i, reinterpret_cast<const u8*>(warp.values[8 * m + 2 * (lane % 4) + i]) + lane / 4 * 2, 2);
-                }
-                memcpy(to + m, pair, 4);
-            }
-        }
-    };
-    if (transposed) {
-        meet(self, matrices == 4 ? "load_matrix_x4_transposed" : "load_matrix_x2_transposed", site, turned);
-    } else {
-        meet(self, matrices == 4 ? "load_matrix_x4" : "load_matrix_x2", site, straight);
-    }
+    });
 }
 
 // As many columns as a register holds.

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use crate::base::{Error, Pool, Result};
 use crate::net::{Plan, Weights};
-use crate::volume::{AxisMap, Resampling};
+use crate::volume::{AxisMap, Meter, Resampling};
 use crate::window::{Slab, Tile};
 
 /// What a device is.
@@ -233,9 +233,15 @@ pub trait Device: Send {
     /// If the device fails.
     fn feed(&mut self, planes: Range<usize>, values: &[f32]) -> Result<()>;
 
-    /// Whether it takes native planes and resamples them itself, as [`Job::resampling`] says.
+    /// Whether it takes native planes and resamples them itself, as [`Job::resampling`] says. Then
+    /// there is a [`Device::meter`], too.
     fn resamples(&self) -> bool {
         false
+    }
+
+    /// Measures volumes before their run begins.
+    fn meter(&mut self) -> Option<&mut dyn Meter> {
+        None
     }
 
     /// Takes native planes of a channel, `[planes][native1][native2]`, in ascending order, at most

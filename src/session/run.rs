@@ -17,7 +17,7 @@ use crate::base::{Error, Pool, Result};
 use crate::device::{Device, DeviceInfo, MemoryPart, Place};
 use crate::model::{Model, Part};
 use crate::net::Plan;
-use crate::volume::{Found, NativePlanes, Planes, Preparation, Recipe, VolumeView};
+use crate::volume::{Found, Meter, NativePlanes, Planes, Preparation, Recipe, VolumeView};
 use crate::window;
 
 /// Seconds that measuring one part of a model takes, about.
@@ -296,7 +296,10 @@ impl<'a> Run<'a> {
             if !same {
                 kept.clear();
                 prepared.take();
-                prepared = Some((ordered.clone(), self.prepare(volume, &ordered.0)?));
+                let prepares =
+                    size::may_resample(self.options, self.report.estimate.choices, false);
+                let meter = if prepares { loaded.device.meter() } else { None };
+                prepared = Some((ordered.clone(), self.prepare(volume, &ordered.0, meter)?));
             }
             let Some((_, preparation)) = &prepared else { continue };
             loaded.load(part, &self.session.plans[part], &model)?;
@@ -346,11 +349,16 @@ impl<'a> Run<'a> {
         Ok(labels)
     }
 
-    fn prepare(&mut self, volume: &VolumeView, recipe: &Recipe) -> Result<Preparation> {
+    fn prepare(
+        &mut self,
+        volume: &VolumeView,
+        recipe: &Recipe,
+        meter: Option<&mut dyn Meter>,
+    ) -> Result<Preparation> {
         let clock = Instant::now();
         let session = self.session;
         let mut check = || self.check(Phase::Prepare);
-        let prepared = Preparation::new(volume, recipe, &session.pool, &mut check)?;
+        let prepared = Preparation::new(volume, recipe, &session.pool, meter, &mut check)?;
         self.report.prepare_seconds += clock.elapsed().as_secs_f64();
         Ok(prepared)
     }

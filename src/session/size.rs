@@ -301,7 +301,8 @@ impl Sizing<'_> {
             MemoryPart::new("prepared volume", kept),
             MemoryPart::new("lists", SMALL_BYTES + lists as u64 + air),
         ]);
-        let prepared = preparation_bytes(&grids, &recipe, self.threads);
+        let metered = self.device.resamples() && may_resample(options, choices, false);
+        let prepared = preparation_bytes(&grids, &recipe, self.threads, metered);
         let (mut running, on_device): (Vec<_>, Vec<_>) = self
             .device
             .job_memory(&self.plans[index], part.folds.len(), &job)

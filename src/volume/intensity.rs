@@ -58,12 +58,22 @@ impl Intensity {
         !matches!(self, Self::Ct { .. } | Self::None)
     }
 
+    /// Values that it depends on lie between these, without them.
+    pub(super) fn counted(&self) -> (f64, f64) {
+        match *self {
+            Self::Ct2 { lower, upper, .. } => (lower, upper),
+            _ => (f64::NEG_INFINITY, f64::INFINITY),
+        }
+    }
+
     /// Whether a value is one of those it depends on.
     pub(super) fn counts(&self, value: f32, inside: bool) -> bool {
         match *self {
-            Self::Ct2 { lower, upper, .. } => f64::from(value) > lower && f64::from(value) < upper,
-            Self::ZScore { masked } => inside || !masked,
-            _ => true,
+            Self::ZScore { masked: true } => inside,
+            _ => {
+                let (above, below) = self.counted();
+                f64::from(value) > above && f64::from(value) < below
+            }
         }
     }
 

@@ -9,6 +9,7 @@ pub mod geometry;
 pub mod intensity;
 pub mod labels;
 mod mask;
+pub mod meter;
 mod moments;
 pub mod native;
 pub mod placement;
@@ -22,6 +23,7 @@ pub mod view;
 
 pub use geometry::Geometry;
 pub use intensity::Intensity;
+pub use meter::{LineStatistics, Meter};
 pub use native::{NativePlanes, Resampling};
 pub use placement::{Orientation, Placement};
 pub use prepare::{Grids, Preparation, Recipe, preparation_bytes};

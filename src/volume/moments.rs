@@ -1,5 +1,7 @@
 //! Mean, spread and extremes of many values, put together from parts.
 
+use super::LineStatistics;
+
 /// What is known of a set of values.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Moments {
@@ -29,6 +31,12 @@ impl Moments {
         all.mean = sum / all.count.max(1) as f64;
         all.squares = values.map(|value| (f64::from(value) - all.mean).powi(2)).sum();
         all
+    }
+
+    /// Of the values of a line that count; the range is that of all of them.
+    pub(super) fn of_line(line: &LineStatistics) -> Self {
+        let LineStatistics { count, mean, squares, range } = *line;
+        Self { count, mean, squares, range }
     }
 
     /// Both sets together (Chan, Golub, LeVeque, "Updating formulae and a pairwise algorithm for

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use super::intensity::Outside;
+use super::intensity::{Normalization, Outside};
 use super::prepare::{Grids, PIECE_PLANES, Preparation, Recipe, piece};
 use super::spline::Band;
 use super::{Generation, VolumeView};
@@ -20,19 +20,21 @@ pub struct Resampling {
     pub bands: [Band; 3],
     /// The axis whose voxels have limits of their own, if there is one.
     pub limits_axis: Option<usize>,
-    /// What is done to the resampled values of each channel.
+    /// What else is done to the values of each channel.
     pub channels: Vec<Finish>,
 }
 
-/// What is done to a channel's resampled values.
+/// What is done to a channel's values besides resampling. Normalisations are: lowest and highest
+/// value kept, what is subtracted, by what it is divided.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Finish {
+    /// The normalisation, where it comes before resampling and was not done yet.
+    pub before: Option<[f32; 4]>,
     /// Smallest and largest value, which resampling may not leave: one pair, or one for each
     /// voxel of the network's grid along [`Resampling::limits_axis`].
     pub limits: Vec<[f32; 2]>,
-    /// Where that comes last: lowest and highest value kept, what is subtracted, by what it is
-    /// divided.
-    pub normalization: Option<[f32; 4]>,
+    /// The normalisation, where it comes last.
+    pub after: Option<[f32; 4]>,
 }
 
 impl Resampling {
@@ -76,21 +78,38 @@ impl Preparation {
         if !self.resampled() || (last && self.mask.is_some()) {
             return None;
         }
-        let native = self.grids.placement.shape();
-        let bands: [Band; 3] =
-            std::array::from_fn(|axis| self.axes[axis].band(native[axis], self.grids.shape[axis]));
-        let limits_axis = self.grids.separate;
-        let channels = self.ranges.iter().zip(&self.normalizations).map(|(ranges, how)| Finish {
-            limits: match limits_axis {
-                None => vec![ranges[0].into()],
-                // It goes by nearest neighbour, of which each voxel has one.
-                Some(axis) => {
-                    bands[axis].first.iter().map(|&voxel| ranges[voxel as usize].into()).collect()
-                }
-            },
-            normalization: (last && how.outside == Outside::Normalized).then(|| how.numbers()),
+        let bands = self.bands();
+        let first = self.device_normalizes();
+        let channels = self.normalizations.iter().enumerate().map(|(channel, how)| Finish {
+            before: first.then(|| how.numbers()),
+            limits: self.limits(channel, &bands),
+            after: (last && how.outside == Outside::Normalized).then(|| how.numbers()),
         });
-        Some(Resampling { channels: channels.collect(), limits_axis, bands })
+        Some(Resampling { channels: channels.collect(), limits_axis: self.grids.separate, bands })
+    }
+
+    /// Whether a device that resamples also does the normalisation that comes before: where it has
+    /// no mask to look at.
+    fn device_normalizes(&self) -> bool {
+        self.generation == Generation::V2 && self.mask.is_none()
+    }
+
+    /// For each axis, from native voxels to the network's.
+    pub(super) fn bands(&self) -> [Band; 3] {
+        let native = self.grids.placement.shape();
+        std::array::from_fn(|axis| self.axes[axis].band(native[axis], self.grids.shape[axis]))
+    }
+
+    /// [`Finish::limits`] of a channel.
+    pub(super) fn limits(&self, channel: usize, bands: &[Band; 3]) -> Vec<[f32; 2]> {
+        let ranges = &self.ranges[channel];
+        match self.grids.separate {
+            None => vec![ranges[0].into()],
+            // It goes by nearest neighbour, of which each voxel has one.
+            Some(axis) => {
+                bands[axis].first.iter().map(|&voxel| ranges[voxel as usize].into()).collect()
+            }
+        }
     }
 }
 
@@ -123,7 +142,7 @@ impl<'a> NativePlanes<'a> {
 
     /// Hands over what was not yet of the planes in `needed`, and of none before them:
     /// `take(channel, planes, values)` gets up to [`NATIVE_PLANES`] of a channel at a time, with
-    /// intensities normalised if that comes first.
+    /// intensities normalised if that comes first and the device does not.
     ///
     /// # Errors
     /// What `take` returns.
@@ -132,23 +151,42 @@ impl<'a> NativePlanes<'a> {
         needed: Range<usize>,
         mut take: impl FnMut(usize, Range<usize>, &[f32]) -> Result<()>,
     ) -> Result<()> {
-        let [_, rows, columns] = self.prepared.grids.placement.shape();
-        let source = self.prepared.source(self.view);
-        let first = self.made.max(needed.start);
-        for start in (first..needed.end).step_by(NATIVE_PLANES) {
-            let planes = start..needed.end.min(start + NATIVE_PLANES);
+        let prepared = self.prepared;
+        let first = prepared.generation == Generation::V2 && !prepared.device_normalizes();
+        for planes in self.next(needed) {
             for channel in 0..self.view.channels {
-                let first = self.prepared.generation == Generation::V2;
-                let normalization = first.then(|| &self.prepared.normalizations[channel]);
-                let values = &mut self.values[..planes.len() * rows * columns];
-                let targets = values.chunks_exact_mut(rows * columns).collect();
-                self.pool.for_each(targets, |at, plane: &mut [f32], _| {
-                    source.read(channel, start + at, normalization, plane);
-                });
-                take(channel, planes.clone(), values)?;
+                let normalization = first.then(|| &prepared.normalizations[channel]);
+                take(channel, planes.clone(), self.read(channel, planes.clone(), normalization))?;
             }
         }
-        self.made = self.made.max(needed.end);
         Ok(())
+    }
+
+    /// Those of the planes in `needed` that were not asked for yet, [`NATIVE_PLANES`] at a time.
+    pub(super) fn next(
+        &mut self,
+        needed: Range<usize>,
+    ) -> impl Iterator<Item = Range<usize>> + use<> {
+        let first = self.made.max(needed.start);
+        self.made = self.made.max(needed.end);
+        let starts = (first..needed.end).step_by(NATIVE_PLANES);
+        starts.map(move |start| start..needed.end.min(start + NATIVE_PLANES))
+    }
+
+    /// Reads planes of a channel, normalised if asked.
+    pub(super) fn read(
+        &mut self,
+        channel: usize,
+        planes: Range<usize>,
+        normalization: Option<&Normalization>,
+    ) -> &[f32] {
+        let [_, rows, columns] = self.prepared.grids.placement.shape();
+        let source = self.prepared.source(self.view);
+        let values = &mut self.values[..planes.len() * rows * columns];
+        let targets = values.chunks_exact_mut(rows * columns).collect();
+        self.pool.for_each(targets, |at, plane: &mut [f32], _| {
+            source.read(channel, planes.start + at, normalization, plane);
+        });
+        values
     }
 }

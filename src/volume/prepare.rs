@@ -5,13 +5,15 @@ use std::ops::Range;
 use std::sync::Mutex;
 
 use super::intensity::{Normalization, Outside};
+use super::meter::may_meter;
 use super::moments::Moments;
 use super::planes::Source;
 use super::resample::{axis_maps, new_shape};
 use super::spline::Axis;
 use super::stream::Planes;
 use super::{
-    AxisMap, Generation, Intensity, Interpolation, Orientation, Placement, VolumeView, crop, mask,
+    AxisMap, Generation, Intensity, Interpolation, LineStatistics, Meter, Orientation, Placement,
+    VolumeView, crop, mask,
 };
 use crate::base::{Error, Pool, Result};
 
@@ -132,7 +134,8 @@ pub struct Preparation {
 }
 
 /// Bytes that [`Preparation::new`] allocates at its peak and the result keeps, at most.
-pub fn preparation_bytes(grids: &Grids, recipe: &Recipe, threads: usize) -> u64 {
+/// `metered` says whether there will be a meter.
+pub fn preparation_bytes(grids: &Grids, recipe: &Recipe, threads: usize, metered: bool) -> u64 {
     let native = grids.placement.shape();
     let mask = if recipe.masked() { mask::bytes(native) } else { 0 };
     let measuring = match recipe.generation {
@@ -142,20 +145,24 @@ pub fn preparation_bytes(grids: &Grids, recipe: &Recipe, threads: usize) -> u64 
         _ => 0,
     };
     let ranges = 16 * native.iter().max().unwrap_or(&0) * recipe.intensity.len();
-    mask + measuring + (ranges + threads * 8 * native[1] * native[2]) as u64
+    let reading = if metered && may_meter(recipe) { super::native::bytes(grids) } else { 0 };
+    mask + measuring + reading + (ranges + threads * 8 * native[1] * native[2]) as u64
 }
 
 impl Preparation {
     /// Finds the box of voxels that are not zero and what the intensity schemes depend on.
-    /// `check` is asked now and then whether to go on.
+    /// A `meter` measures for the processor where it can. `check` is asked now and then whether to
+    /// go on.
     ///
     /// # Errors
     /// [`Error::Argument`] if the view, its geometry, its number of channels or its values can't
-    /// be used; [`Error::Memory`] if the machine's memory runs out; what `check` returns.
+    /// be used; [`Error::Memory`] if the machine's memory runs out; those of the meter; what `check`
+    /// returns.
     pub fn new(
         view: &VolumeView,
         recipe: &Recipe,
         pool: &Pool,
+        meter: Option<&mut dyn Meter>,
         check: &mut dyn FnMut() -> Result<()>,
     ) -> Result<Self> {
         let mut placement = Grids::whole(view, recipe)?.placement;
@@ -173,10 +180,15 @@ impl Preparation {
         if recipe.masked() {
             prepared.mask = Some(pass.mask(&prepared.grids.placement)?);
         }
-        let native = prepared.native_facts(recipe, &mut pass)?;
+        let mut meter = meter.filter(|_| prepared.may_meter());
+        let native = prepared.native_facts(recipe, &mut pass, &mut meter)?;
         let moments = match recipe.generation {
             Generation::V1 if recipe.measures() => {
-                prepared.resampled_moments(recipe, &native, &mut pass)?
+                prepared.ranges = native.iter().map(|facts| facts.ranges(None)).collect();
+                match meter {
+                    Some(meter) => prepared.metered_moments(recipe, &mut pass, meter)?,
+                    None => prepared.resampled_moments(recipe, &mut pass)?,
+                }
             }
             _ => native.iter().map(|facts| facts.moments).collect(),
         };
@@ -211,12 +223,17 @@ impl Preparation {
     }
 
     /// What is known of the cropped volume's channels.
-    fn native_facts(&self, recipe: &Recipe, pass: &mut Pass) -> Result<Vec<Facts>> {
+    fn native_facts(
+        &self,
+        recipe: &Recipe,
+        pass: &mut Pass,
+        meter: &mut Option<&mut dyn Meter>,
+    ) -> Result<Vec<Facts>> {
         let resampled = self.resampled();
         let shape = self.grids.placement.shape();
         let measured = recipe.generation == Generation::V2 && recipe.measures();
         let separate = self.grids.separate;
-        let empty = Facts::new(separate.map_or(1, |axis| shape[axis]));
+        let empty = self.no_facts();
         if !resampled && !measured {
             return Ok(vec![empty; recipe.intensity.len()]);
         }
@@ -224,6 +241,10 @@ impl Preparation {
         let masked = self.mask.as_ref();
         let mut all = Vec::new();
         for (channel, intensity) in recipe.intensity.iter().enumerate() {
+            if let Some(meter) = meter {
+                all.push(self.metered_facts(channel, intensity, pass, &mut **meter)?);
+                continue;
+            }
             let mut facts = empty.clone();
             pass.planes(shape[0], &empty, &mut facts, |plane, facts| {
                 let mut values = vec![0.0; shape[1] * shape[2]];
@@ -253,14 +274,13 @@ impl Preparation {
         Ok(all)
     }
 
+    /// What is known of a channel before any voxel was looked at.
+    pub(super) fn no_facts(&self) -> Facts {
+        Facts::new(self.grids.separate.map_or(1, |axis| self.grids.placement.shape()[axis]))
+    }
+
     /// The moments of the resampled channels, which nnU-Net 1 normalises by.
-    fn resampled_moments(
-        &mut self,
-        recipe: &Recipe,
-        native: &[Facts],
-        pass: &mut Pass,
-    ) -> Result<Vec<Moments>> {
-        self.ranges = native.iter().map(|facts| facts.ranges(None)).collect();
+    fn resampled_moments(&self, recipe: &Recipe, pass: &mut Pass) -> Result<Vec<Moments>> {
         let [_, rows, columns] = self.grids.shape;
         let mut planes = Planes::new(pass.view, self, None, pass.pool)?;
         let mut moments = vec![Moments::default(); recipe.intensity.len()];
@@ -289,8 +309,8 @@ fn bit_at(mask: &mask::Mask, plane: usize, row: usize, column: usize) -> bool {
 
 /// What is known of a channel.
 #[derive(Clone)]
-struct Facts {
-    moments: Moments,
+pub(super) struct Facts {
+    pub(super) moments: Moments,
     /// Smallest and largest value of each slice, inside the mask and outside.
     inside: Vec<(f32, f32)>,
     outside: Vec<(f32, f32)>,
@@ -305,6 +325,12 @@ impl Facts {
     fn add(&mut self, slice: usize, value: f32, inside: bool) {
         let range = if inside { &mut self.inside[slice] } else { &mut self.outside[slice] };
         *range = (range.0.min(value), range.1.max(value));
+    }
+
+    /// Adds a line inside the mask, all of it in one slice.
+    pub(super) fn add_line(&mut self, slice: usize, line: &LineStatistics) {
+        self.moments = self.moments.and(Moments::of_line(line));
+        self.inside[slice] = union(self.inside[slice], line.range);
     }
 
     fn and(mut self, other: &Self) -> Self {
@@ -335,10 +361,10 @@ fn union(a: (f32, f32), b: (f32, f32)) -> (f32, f32) {
 }
 
 /// Passes over the caller's voxels.
-struct Pass<'a> {
-    view: &'a VolumeView<'a>,
-    pool: &'a Pool,
-    check: &'a mut dyn FnMut() -> Result<()>,
+pub(super) struct Pass<'a> {
+    pub(super) view: &'a VolumeView<'a>,
+    pub(super) pool: &'a Pool,
+    pub(super) check: &'a mut dyn FnMut() -> Result<()>,
 }
 
 impl Pass<'_> {

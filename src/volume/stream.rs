@@ -356,7 +356,7 @@ mod tests {
             intensity: vec![Intensity::None],
         };
         let pool = Pool::new(2).unwrap();
-        let prepared = Preparation::new(&view, &recipe, &pool, &mut || Ok(())).unwrap();
+        let prepared = Preparation::new(&view, &recipe, &pool, None, &mut || Ok(())).unwrap();
         let mut planes = Planes::new(&view, &prepared, None, &pool).unwrap();
         let mut values = Vec::new();
         while let Some(piece) = planes.make().unwrap() {

@@ -50,7 +50,7 @@ TEST(resamples) {
         p.first = first;
         p.count = count;
         p.normalizes = random.coin();
-        p.lower = -5, p.upper = 4, p.mean = 0.5f, p.deviation = 3;
+        p.how = {-5, 4, 0.5f, 3};
         std::vector<float> expected(into.size(), not_a_number());
         for (int g = 0; g < groups; g++) {
             for (int o = first; o < first + count; o++) {
@@ -64,7 +64,7 @@ TEST(resamples) {
                     int at[4] = {0, o, i / inner_columns, i % inner_columns};
                     int slice = at[p.limits_axis + 1];
                     if (p.limits) sum = clipped(sum, limits[2 * slice], limits[2 * slice + 1]);
-                    if (p.normalizes) sum = (clipped(sum, p.lower, p.upper) - p.mean) / p.deviation;
+                    if (p.normalizes) sum = (clipped(sum, p.how.lower, p.how.upper) - p.how.mean) / p.how.deviation;
                     size_t slot = (first_group + g) % group_ring;
                     expected[(slot * output_ring + o % output_ring) * inner + i] = sum;
                 }

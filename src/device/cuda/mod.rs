@@ -5,6 +5,7 @@ pub mod driver;
 mod forward;
 mod head;
 mod images;
+mod meter;
 mod mosaic;
 mod packing;
 mod parameters;
@@ -23,6 +24,7 @@ use std::sync::Arc;
 use self::driver::{Context, Driver, Event, Kernel, Limits, Module, Properties, Stream};
 use self::forward::Forward;
 use self::head::Head;
+use self::meter::Metering;
 use self::mosaic::Mosaic;
 use self::schedule::Schedule;
 use super::{
@@ -31,6 +33,7 @@ use super::{
 use crate::base::{Error, Result};
 use crate::net::plan::CHANNEL_BLOCK;
 use crate::net::{Plan, Weights};
+use crate::volume::Meter;
 use crate::window::{Slab, Tile};
 
 /// What the parts of the device share: a stream of its own on a GPU, and the kernels.
@@ -160,6 +163,7 @@ pub struct Cuda {
     info: DeviceInfo,
     // What they allocated goes first, then the context.
     mosaic: Option<Mosaic>,
+    metering: Option<Metering>,
     network: Option<Loaded>,
     /// The ends of the passes that are under way, in a ring.
     passes: [Event; AHEAD],
@@ -195,7 +199,7 @@ impl Cuda {
         let info = described(&driver, context.properties(), context.free_bytes()?);
         let passes = [Event::new(&context)?, Event::new(&context)?];
         let gpu = Gpu::new(&context, precision)?;
-        Ok(Self { info, mosaic: None, network: None, passes, asked: 0, gpu })
+        Ok(Self { info, mosaic: None, metering: None, network: None, passes, asked: 0, gpu })
     }
 
     /// Waits for everything that was asked of it; failures of work that nobody waits for are found
@@ -304,6 +308,10 @@ impl Device for Cuda {
         true
     }
 
+    fn meter(&mut self) -> Option<&mut dyn Meter> {
+        Some(self)
+    }
+
     fn feed_native(&mut self, channel: usize, planes: Range<usize>, values: &[f32]) -> Result<()> {
         let mosaic = out_of_order(self.mosaic.as_mut(), "begin")?;
         mosaic.feed_native(&self.gpu, channel, planes, values)
@@ -349,10 +357,11 @@ impl Device for Cuda {
     }
 
     fn finish(&mut self) {
-        if self.mosaic.is_some() {
+        if self.mosaic.is_some() || self.metering.is_some() {
             self.settle();
         }
         self.mosaic = None;
+        self.metering = None;
     }
 }
 

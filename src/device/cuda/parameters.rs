@@ -200,6 +200,34 @@ parameters! {
         high: Address,
         fraction: Address,
     }
+    LineStatistics, 32 bytes {
+        mean: f64,
+        squares: f64,
+        low: f32,
+        high: f32,
+        count: i32,
+        reserved: i32,
+    }
+    MeasureLines, 40 bytes {
+        values: Address,
+        statistics: Address,
+        above: f64,
+        below: f64,
+        lines: i32,
+        columns: i32,
+    }
+    Intensity, 16 bytes {
+        lower: f32,
+        upper: f32,
+        mean: f32,
+        deviation: f32,
+    }
+    NormalizeValues, 32 bytes {
+        values: Address,
+        how: Intensity,
+        count: i32,
+        reserved: i32,
+    }
     Band, 24 bytes {
         first: Address,
         weights: Address,
@@ -222,10 +250,7 @@ parameters! {
         first: i32,
         count: i32,
         normalizes: i32,
-        lower: f32,
-        upper: f32,
-        mean: f32,
-        deviation: f32,
+        how: Intensity,
         reserved: i32,
     }
     Interpolate, 232 bytes {
@@ -272,6 +297,12 @@ numbers! {
     FLAG_NOT_FINITE: u32 = 1,
     HEAD_SHARED_BYTES: u32 = 25600,
     INTERPOLATE_SHARED_BYTES: u32 = 27776,
+}
+
+impl From<[f32; 4]> for Intensity {
+    fn from([lower, upper, mean, deviation]: [f32; 4]) -> Self {
+        Self { lower, upper, mean, deviation }
+    }
 }
 
 impl From<[usize; 3]> for Shape {

@@ -59,6 +59,7 @@ pub(super) struct Resampler {
     /// `[channel][native plane % ring planes][shape1][shape2]`
     ring: Buffer<f32>,
     ring_planes: usize,
+    normalize: Kernel,
     columns: Kernel,
     slices: Kernel,
 }
@@ -94,6 +95,7 @@ impl Resampler {
             half_made: Buffer::new(gpu.context(), what, arriving * band2.first.len())?,
             ring: Buffer::new(gpu.context(), what, channels * ring_planes * plane)?,
             ring_planes,
+            normalize: gpu.kernel("normalize_values")?,
             columns: gpu.kernel("resample_columns")?,
             slices: gpu.kernel("resample_slices")?,
             plan: Arc::clone(plan),
@@ -109,7 +111,8 @@ impl Resampler {
         bands.chain(limits).chain(planes).sum()
     }
 
-    /// Takes native planes of a channel and resamples them within.
+    /// Takes native planes of a channel, normalises them if that comes first, and resamples them
+    /// within.
     pub(super) fn feed(
         &mut self,
         gpu: &Gpu,
@@ -119,6 +122,18 @@ impl Resampler {
         values: &[f32],
     ) -> Result<()> {
         staging.send(gpu, values, &self.arrived, 0)?;
+        if let Some(how) = self.plan.channels[channel].before {
+            let normalize = kernel::NormalizeValues {
+                values: self.arrived.address(),
+                how: how.into(),
+                count: values.len() as i32,
+                reserved: 0,
+            };
+            let grid = [values.len().div_ceil(256) as u32, 1, 1];
+            let launch = Launch { grid, threads: 256, shared_bytes: 0 };
+            // SAFETY: so many values have just been sent there.
+            unsafe { self.normalize.launch(&gpu.stream, launch, &normalize)? };
+        }
         let [_, band1, band2] = &self.bands;
         let (native_rows, rows) = (band1.inputs, band1.outputs);
         let (native_columns, columns) = (band2.inputs, band2.outputs);
@@ -174,7 +189,6 @@ impl Resampler {
         let [band0, band1, band2] = &self.bands;
         let plane = band1.outputs * band2.outputs;
         let finish = &self.plan.channels[channel];
-        let [lower, upper, mean, deviation] = finish.normalization.unwrap_or([0.0; 4]);
         let parameters = kernel::Resample {
             input: self.ring.at(channel * self.ring_planes * plane),
             output: into,
@@ -190,11 +204,8 @@ impl Resampler {
             output_ring: planes_held as i32,
             first: planes.start as i32,
             count: planes.len() as i32,
-            normalizes: i32::from(finish.normalization.is_some()),
-            lower,
-            upper,
-            mean,
-            deviation,
+            normalizes: i32::from(finish.after.is_some()),
+            how: finish.after.unwrap_or_default().into(),
             reserved: 0,
         };
         // SAFETY: the ring holds the native planes that these are made from, and the volume's ring

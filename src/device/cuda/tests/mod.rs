@@ -1,6 +1,7 @@
 //! The device on the emulated driver of `kernels/host`.
 
 mod forward;
+mod meter;
 mod mosaic;
 mod resample;
 

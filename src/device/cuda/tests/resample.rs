@@ -15,7 +15,32 @@ use crate::volume::{
     Recipe, SeparateAxis, VolumeView,
 };
 
-fn recipe(noise: &mut Noise, channels: usize) -> Recipe {
+/// A volume of its own.
+pub(super) struct Voxels {
+    values: Vec<f32>,
+    dims: [usize; 3],
+    channels: usize,
+    geometry: Geometry,
+}
+
+impl Voxels {
+    pub(super) fn view(&self) -> VolumeView<'_> {
+        let bytes = bytemuck::cast_slice(&self.values);
+        VolumeView::dense(bytes, Element::F32, self.dims, self.channels, self.geometry).unwrap()
+    }
+}
+
+/// Whole numbers, many of them zero.
+pub(super) fn random_view(noise: &mut Noise, channels: usize) -> Voxels {
+    let dims = [noise.whole(1..30), noise.whole(1..50), noise.whole(1..50)];
+    let values = (0..channels * dims.iter().product::<usize>())
+        .map(|_| if noise.coin() { (1500.0 * noise.next()).round() } else { 0.0 })
+        .collect();
+    let geometry = Geometry::axis_aligned(noise.of(&[[1.0; 3], [0.8, 0.8, 3.0]]));
+    Voxels { values, dims, channels, geometry }
+}
+
+pub(super) fn recipe(noise: &mut Noise, channels: usize) -> Recipe {
     let ct = |masked| Intensity::Ct {
         masked,
         lower: -300.0,
@@ -25,6 +50,7 @@ fn recipe(noise: &mut Noise, channels: usize) -> Recipe {
     };
     let intensities = [
         ct(false),
+        Intensity::Ct2 { masked: false, lower: -200.0, upper: 600.0 },
         Intensity::ZScore { masked: false },
         Intensity::ZScore { masked: true },
         Intensity::RescaleTo01,
@@ -53,15 +79,10 @@ fn planes_are_those_of_the_processor() {
     let (mut compared, mut pieces) = (0, 0);
     for _ in 0..40 {
         let channels = noise.whole(1..3);
-        let dims = [noise.whole(1..30), noise.whole(1..50), noise.whole(1..50)];
-        let voxels: Vec<f32> = (0..channels * dims.iter().product::<usize>())
-            .map(|_| if noise.coin() { (1500.0 * noise.next()).round() } else { 0.0 })
-            .collect();
-        let geometry = Geometry::axis_aligned(noise.of(&[[1.0; 3], [0.8, 0.8, 3.0]]));
-        let bytes = bytemuck::cast_slice(&voxels);
-        let view = VolumeView::dense(bytes, Element::F32, dims, channels, geometry).unwrap();
+        let voxels = random_view(&mut noise, channels);
+        let (view, dims) = (voxels.view(), voxels.dims);
         let recipe = recipe(&mut noise, channels);
-        let prepared = Preparation::new(&view, &recipe, &pool, &mut || Ok(())).unwrap();
+        let prepared = Preparation::new(&view, &recipe, &pool, None, &mut || Ok(())).unwrap();
         let Some(resampling) = prepared.resampling().map(Arc::new) else { continue };
         let mut expected = Planes::new(&view, &prepared, None, &pool).unwrap();
         let mut native = NativePlanes::new(&view, &prepared, &pool).unwrap();
