@@ -435,6 +435,7 @@ impl Forward {
                 self.kernels.len() - 1
             }
         };
+        self.kernels[kernel].prepare(launch)?;
         fold.steps.push(Step { kernel, launch, work, multiplications });
         Ok(())
     }

@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     fn chosen(capability: u32) -> Option<&'static str> {
-        covering(Limits { capability, multiprocessors: 1, shared_bytes: 0 }).next()
+        covering(Limits { capability, multiprocessors: 1 }).next()
     }
 
     #[test]

@@ -121,7 +121,7 @@ pub fn info(ordinal: u32) -> Result<DeviceInfo> {
     let driver = driver()?;
     let properties = Properties::of(&driver, ordinal)?;
     // A GPU may refuse a context, such as one that another process has to itself.
-    let context = Context::new(properties.clone());
+    let context = Context::new(&driver, properties.clone());
     let free = context.and_then(|context| context.free_bytes()).unwrap_or(0);
     Ok(described(&driver, &properties, free))
 }
@@ -195,7 +195,7 @@ impl Cuda {
             return Err(Error::Unsupported(has.into()));
         }
         let driver = driver()?;
-        let context = Context::new(choose(&driver, ordinal)?)?;
+        let context = Context::new(&driver, choose(&driver, ordinal)?)?;
         let info = described(&driver, context.properties(), context.free_bytes()?);
         let passes = [Event::new(&context)?, Event::new(&context)?];
         let gpu = Gpu::new(&context, precision)?;

@@ -1,11 +1,13 @@
 //! A GPU's context, and streams of work on it.
 
 use std::marker::PhantomData;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use cudarc::driver::sys::{self, CUdevice_attribute as Attribute};
 
-use super::{Driver, Graph, check};
+use super::api::Api;
+use super::{Driver, Graph};
 use crate::base::{Error, Result};
 
 /// What a GPU can do.
@@ -15,8 +17,6 @@ pub struct Limits {
     pub capability: u32,
     /// Multiprocessors.
     pub multiprocessors: u32,
-    /// The most shared memory a block can ask for, in bytes.
-    pub shared_bytes: u32,
 }
 
 /// What a GPU is.
@@ -39,7 +39,7 @@ impl Properties {
     /// # Errors
     /// [`Error::NoDevice`] if there is none; [`Error::Device`].
     pub fn of(driver: &Driver, ordinal: u32) -> Result<Self> {
-        let doing = &format!("asking about GPU {ordinal}");
+        let (api, doing) = (driver.api, &format!("asking about GPU {ordinal}"));
         if ordinal >= driver.devices() {
             let last = driver.devices() - 1;
             let have = if last == 0 { "only GPU 0".into() } else { format!("GPUs 0 to {last}") };
@@ -47,30 +47,27 @@ impl Properties {
         }
         let mut device = 0;
         // SAFETY: writes one number; `Driver` says the driver is initialised.
-        check(unsafe { sys::cuDeviceGet(&raw mut device, ordinal as i32) }, doing)?;
+        api.check(unsafe { (api.cuDeviceGet)(&raw mut device, ordinal as i32) }, doing)?;
         let attribute = |attribute| {
             let mut value = 0;
             // SAFETY: writes one number of a device that exists.
-            let asked = unsafe { sys::cuDeviceGetAttribute(&raw mut value, attribute, device) };
-            check(asked, doing).map(|()| u32::try_from(value).unwrap_or(0))
+            let asked = unsafe { (api.cuDeviceGetAttribute)(&raw mut value, attribute, device) };
+            api.check(asked, doing).map(|()| u32::try_from(value).unwrap_or(0))
         };
         let limits = Limits {
             capability: 10 * attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?
                 + attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
             multiprocessors: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
-            shared_bytes: attribute(
-                Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN,
-            )?,
         };
         let mut name = [0u8; 256];
         // SAFETY: writes at most so many bytes, the last of them NUL.
-        let asked = unsafe { sys::cuDeviceGetName(name.as_mut_ptr().cast(), 256, device) };
-        check(asked, doing)?;
+        let asked = unsafe { (api.cuDeviceGetName)(name.as_mut_ptr().cast(), 256, device) };
+        api.check(asked, doing)?;
         let name = std::ffi::CStr::from_bytes_until_nul(&name).unwrap_or_default();
         let name = name.to_string_lossy().into_owned();
         let mut total = 0;
         // SAFETY: writes one number.
-        check(unsafe { sys::cuDeviceTotalMem_v2(&raw mut total, device) }, doing)?;
+        api.check(unsafe { (api.cuDeviceTotalMem_v2)(&raw mut total, device) }, doing)?;
         Ok(Self { ordinal, name, limits, total_bytes: total as u64, device })
     }
 }
@@ -81,6 +78,7 @@ impl Properties {
 pub struct Context(Arc<Shared>);
 
 struct Shared {
+    api: &'static Api,
     properties: Properties,
     context: sys::CUcontext,
 }
@@ -93,20 +91,30 @@ unsafe impl Sync for Shared {}
 impl Drop for Shared {
     fn drop(&mut self) {
         // SAFETY: retained once by `Context::new`; everything made in it holds a clone.
-        let _ = unsafe { sys::cuDevicePrimaryCtxRelease_v2(self.properties.device) };
+        let _ = unsafe { (self.api.cuDevicePrimaryCtxRelease_v2)(self.properties.device) };
     }
 }
 
 /// A context is current on this thread until this is dropped; then the one before it is again.
+/// Meanwhile it is the driver's functions.
 pub(super) struct Current {
+    api: &'static Api,
     previous: sys::CUcontext,
     _this_thread_only: PhantomData<*const ()>,
+}
+
+impl Deref for Current {
+    type Target = Api;
+
+    fn deref(&self) -> &Api {
+        self.api
+    }
 }
 
 impl Drop for Current {
     fn drop(&mut self) {
         // SAFETY: it was current before, or is null for none.
-        let _ = unsafe { sys::cuCtxSetCurrent(self.previous) };
+        let _ = unsafe { (self.api.cuCtxSetCurrent)(self.previous) };
     }
 }
 
@@ -115,12 +123,13 @@ impl Context {
     ///
     /// # Errors
     /// [`Error::Device`].
-    pub fn new(properties: Properties) -> Result<Self> {
+    pub fn new(driver: &Driver, properties: Properties) -> Result<Self> {
+        let api = driver.api;
         let mut context = std::ptr::null_mut();
         // SAFETY: writes one handle; released when `Shared` is dropped.
-        let result = unsafe { sys::cuDevicePrimaryCtxRetain(&raw mut context, properties.device) };
-        check(result, &format!("opening {}", properties.name))?;
-        Ok(Self(Arc::new(Shared { properties, context })))
+        let result = unsafe { (api.cuDevicePrimaryCtxRetain)(&raw mut context, properties.device) };
+        api.check(result, &format!("opening {}", properties.name))?;
+        Ok(Self(Arc::new(Shared { api, properties, context })))
     }
 
     /// What the GPU is.
@@ -143,21 +152,22 @@ impl Context {
     /// # Errors
     /// [`Error::Device`].
     pub fn free_bytes(&self) -> Result<u64> {
-        let _current = self.enter()?;
+        let current = self.enter()?;
         let (mut free, mut total) = (0, 0);
         // SAFETY: writes two numbers; the context is current.
-        let asked = unsafe { sys::cuMemGetInfo_v2(&raw mut free, &raw mut total) };
-        check(asked, "asking for free memory").map(|()| free as u64)
+        let asked = unsafe { (current.cuMemGetInfo_v2)(&raw mut free, &raw mut total) };
+        current.check(asked, "asking for free memory").map(|()| free as u64)
     }
 
     /// Makes it current on this thread.
     pub(super) fn enter(&self) -> Result<Current> {
+        let api = self.0.api;
         let mut previous = std::ptr::null_mut();
         // SAFETY: writes one handle.
-        check(unsafe { sys::cuCtxGetCurrent(&raw mut previous) }, "asking for the context")?;
+        api.check(unsafe { (api.cuCtxGetCurrent)(&raw mut previous) }, "asking for the context")?;
         // SAFETY: the context lives as long as `self`.
-        check(unsafe { sys::cuCtxSetCurrent(self.0.context) }, "entering the context")?;
-        Ok(Current { previous, _this_thread_only: PhantomData })
+        api.check(unsafe { (api.cuCtxSetCurrent)(self.0.context) }, "entering the context")?;
+        Ok(Current { api, previous, _this_thread_only: PhantomData })
     }
 }
 
@@ -176,11 +186,14 @@ impl Stream {
     /// # Errors
     /// [`Error::Device`].
     pub fn new(context: &Context) -> Result<Self> {
-        let _current = context.enter()?;
+        let current = context.enter()?;
         let mut stream = std::ptr::null_mut();
         let flags = sys::CUstream_flags::CU_STREAM_NON_BLOCKING as u32;
         // SAFETY: writes one handle; the context is current.
-        check(unsafe { sys::cuStreamCreate(&raw mut stream, flags) }, "making a stream")?;
+        current.check(
+            unsafe { (current.cuStreamCreate)(&raw mut stream, flags) },
+            "making a stream",
+        )?;
         Ok(Self { context: context.clone(), stream })
     }
 
@@ -198,9 +211,9 @@ impl Stream {
     /// # Errors
     /// [`Error::Device`], also of work that was asked for earlier.
     pub fn wait(&self, doing: &str) -> Result<()> {
-        let _current = self.context.enter()?;
+        let current = self.context.enter()?;
         // SAFETY: the stream and its context live.
-        check(unsafe { sys::cuStreamSynchronize(self.stream) }, doing)
+        current.check(unsafe { (current.cuStreamSynchronize)(self.stream) }, doing)
     }
 
     /// Records what `work` asks of the stream instead of doing it. It may launch kernels and fill
@@ -209,26 +222,26 @@ impl Stream {
     /// # Errors
     /// Those of `work`; [`Error::Device`].
     pub fn capture(&self, work: impl FnOnce() -> Result<()>) -> Result<Graph> {
-        let _current = self.context.enter()?;
+        let current = self.context.enter()?;
         let doing = "recording a graph";
         // Other sessions go on allocating meanwhile.
         let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
         // SAFETY: the stream and its context live.
-        check(unsafe { sys::cuStreamBeginCapture_v2(self.stream, mode) }, doing)?;
+        current.check(unsafe { (current.cuStreamBeginCapture_v2)(self.stream, mode) }, doing)?;
         let done = work();
         let mut graph = std::ptr::null_mut();
         // SAFETY: ends what was begun above; writes one handle, null if the capture failed.
-        let ended = unsafe { sys::cuStreamEndCapture(self.stream, &raw mut graph) };
-        let ended = done.and_then(|()| check(ended, doing));
-        Graph::new(&self.context, graph, ended)
+        let ended = unsafe { (current.cuStreamEndCapture)(self.stream, &raw mut graph) };
+        let ended = done.and_then(|()| current.check(ended, doing));
+        Graph::new(&self.context, &current, graph, ended)
     }
 }
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        if let Ok(_current) = self.context.enter() {
+        if let Ok(current) = self.context.enter() {
             // SAFETY: made by `new`; what is under way is finished before it is gone.
-            let _ = unsafe { sys::cuStreamDestroy_v2(self.stream) };
+            let _ = unsafe { (current.cuStreamDestroy_v2)(self.stream) };
         }
     }
 }

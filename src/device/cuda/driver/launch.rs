@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use bytemuck::Pod;
 use cudarc::driver::sys::{self, CUfunction_attribute as Attribute};
 
-use super::{Context, Stream, check};
+use super::context::Current;
+use super::{Context, Stream};
 use crate::base::{Error, Result};
 
 /// Bytes of dynamic shared memory that need no asking.
@@ -29,9 +30,9 @@ unsafe impl Sync for Loaded {}
 
 impl Drop for Loaded {
     fn drop(&mut self) {
-        if let Ok(_current) = self.context.enter() {
+        if let Ok(current) = self.context.enter() {
             // SAFETY: loaded by `Module::new`; every kernel of it holds a clone.
-            let _ = unsafe { sys::cuModuleUnload(self.module) };
+            let _ = unsafe { (current.cuModuleUnload)(self.module) };
         }
     }
 }
@@ -42,14 +43,14 @@ impl Module {
     /// # Errors
     /// [`Error::Device`], also if the driver can't make this GPU's code of it.
     pub fn new(context: &Context, what: &str, image: &[u8]) -> Result<Self> {
-        let _current = context.enter()?;
+        let current = context.enter()?;
         // PTX must end in NUL, and a cubin be aligned: both are copied once.
         let mut words = vec![0u128; image.len() / size_of::<u128>() + 1];
         bytemuck::cast_slice_mut(&mut words)[..image.len()].copy_from_slice(image);
         let mut module = std::ptr::null_mut();
         // SAFETY: writes one handle; the image is whole, ends in NUL and is copied by the call.
-        let result = unsafe { sys::cuModuleLoadData(&raw mut module, words.as_ptr().cast()) };
-        check(result, &format!("loading the kernels of {what}"))?;
+        let result = unsafe { (current.cuModuleLoadData)(&raw mut module, words.as_ptr().cast()) };
+        current.check(result, &format!("loading the kernels of {what}"))?;
         Ok(Self(Arc::new(Loaded { context: context.clone(), module })))
     }
 
@@ -59,14 +60,22 @@ impl Module {
     /// [`Error::Device`] if there is none.
     pub fn kernel(&self, name: &str) -> Result<Kernel> {
         let doing = format!("looking for the kernel {name}");
-        let _current = self.0.context.enter()?;
+        let current = self.0.context.enter()?;
         let c_name = CString::new(name)
             .map_err(|_| Error::Internal(format!("a kernel's name {name:?} has a NUL")))?;
         let mut function = std::ptr::null_mut();
         // SAFETY: writes one handle of a module that lives; the name ends in NUL.
-        let result =
-            unsafe { sys::cuModuleGetFunction(&raw mut function, self.0.module, c_name.as_ptr()) };
-        check(result, &doing)?;
+        let result = unsafe {
+            (current.cuModuleGetFunction)(&raw mut function, self.0.module, c_name.as_ptr())
+        };
+        current.check(result, &doing)?;
+        // Drivers load code when it is asked about or launched for the first time. That must not
+        // happen in a capture, which forbids what it waits for.
+        let attribute = Attribute::CU_FUNC_ATTRIBUTE_BINARY_VERSION;
+        let mut version = 0;
+        // SAFETY: writes one number about a function that lives.
+        let asked = unsafe { (current.cuFuncGetAttribute)(&raw mut version, attribute, function) };
+        current.check(asked, &doing)?;
         let shared_bytes = AtomicU32::new(DEFAULT_SHARED_BYTES);
         Ok(Kernel { module: self.clone(), name: name.into(), function, shared_bytes })
     }
@@ -122,15 +131,13 @@ impl Kernel {
         if launch.grid.contains(&0) {
             return Ok(());
         }
-        let _current = stream.context().enter()?;
-        if launch.shared_bytes > self.shared_bytes.load(Ordering::Relaxed) {
-            self.allow(launch.shared_bytes)?;
-        }
+        self.prepare(launch)?;
+        let current = stream.context().enter()?;
         let ([x, y, z], threads) = (launch.grid, launch.threads);
         let mut list = [std::ptr::from_ref(parameters).cast_mut().cast()];
         // SAFETY: the driver copies the parameters during the call; the rest is the caller's word.
         let result = unsafe {
-            sys::cuLaunchKernel(
+            (current.cuLaunchKernel)(
                 self.function,
                 x,
                 y,
@@ -144,15 +151,27 @@ impl Kernel {
                 std::ptr::null_mut(),
             )
         };
-        check(result, &format!("launching {}", self.name))
+        current.check(result, &format!("launching {}", self.name))
     }
 
-    fn allow(&self, shared_bytes: u32) -> Result<()> {
+    /// Asks for what a launch needs beforehand: all that is left to a capture is to record it.
+    ///
+    /// # Errors
+    /// [`Error::Device`], also if the GPU has no block of so much shared memory.
+    pub fn prepare(&self, launch: Launch) -> Result<()> {
+        let Launch { shared_bytes, .. } = launch;
+        if shared_bytes <= self.shared_bytes.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let current = self.context().enter()?;
         let attribute = Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
         let bytes = i32::try_from(shared_bytes).unwrap_or(i32::MAX);
         // SAFETY: sets a number of a function that lives.
-        let result = unsafe { sys::cuFuncSetAttribute(self.function, attribute, bytes) };
-        check(result, &format!("giving {} {shared_bytes} bytes of shared memory", self.name))?;
+        let result = unsafe { (current.cuFuncSetAttribute)(self.function, attribute, bytes) };
+        current.check(
+            result,
+            &format!("giving {} {shared_bytes} bytes of shared memory", self.name),
+        )?;
         self.shared_bytes.store(shared_bytes, Ordering::Relaxed);
         Ok(())
     }
@@ -178,11 +197,12 @@ impl Event {
     /// # Errors
     /// [`Error::Device`].
     pub fn new(context: &Context) -> Result<Self> {
-        let _current = context.enter()?;
+        let current = context.enter()?;
         let mut event = std::ptr::null_mut();
         let flags = sys::CUevent_flags::CU_EVENT_DEFAULT as u32;
         // SAFETY: writes one handle; the context is current.
-        check(unsafe { sys::cuEventCreate(&raw mut event, flags) }, "making an event")?;
+        current
+            .check(unsafe { (current.cuEventCreate)(&raw mut event, flags) }, "making an event")?;
         Ok(Self { context: context.clone(), event })
     }
 
@@ -191,9 +211,12 @@ impl Event {
     /// # Errors
     /// [`Error::Device`].
     pub fn record(&self, stream: &Stream) -> Result<()> {
-        let _current = self.context.enter()?;
+        let current = self.context.enter()?;
         // SAFETY: both handles live.
-        check(unsafe { sys::cuEventRecord(self.event, stream.handle()) }, "recording an event")
+        current.check(
+            unsafe { (current.cuEventRecord)(self.event, stream.handle()) },
+            "recording an event",
+        )
     }
 
     /// Waits until the stream gets there; the work before it is called `doing` if it failed.
@@ -201,9 +224,9 @@ impl Event {
     /// # Errors
     /// [`Error::Device`].
     pub fn wait(&self, doing: &str) -> Result<()> {
-        let _current = self.context.enter()?;
+        let current = self.context.enter()?;
         // SAFETY: the handle lives.
-        check(unsafe { sys::cuEventSynchronize(self.event) }, doing)
+        current.check(unsafe { (current.cuEventSynchronize)(self.event) }, doing)
     }
 
     /// Seconds on the device's clock since another event; both were recorded and waited for.
@@ -211,20 +234,21 @@ impl Event {
     /// # Errors
     /// [`Error::Device`].
     pub fn seconds_since(&self, earlier: &Event) -> Result<f64> {
-        let _current = self.context.enter()?;
+        let current = self.context.enter()?;
         let mut milliseconds = 0.0f32;
         // SAFETY: writes one number; both handles live.
-        let result =
-            unsafe { sys::cuEventElapsedTime(&raw mut milliseconds, earlier.event, self.event) };
-        check(result, "measuring time").map(|()| f64::from(milliseconds) / 1e3)
+        let result = unsafe {
+            (current.cuEventElapsedTime)(&raw mut milliseconds, earlier.event, self.event)
+        };
+        current.check(result, "measuring time").map(|()| f64::from(milliseconds) / 1e3)
     }
 }
 
 impl Drop for Event {
     fn drop(&mut self) {
-        if let Ok(_current) = self.context.enter() {
+        if let Ok(current) = self.context.enter() {
             // SAFETY: made by `new`.
-            let _ = unsafe { sys::cuEventDestroy_v2(self.event) };
+            let _ = unsafe { (current.cuEventDestroy_v2)(self.event) };
         }
     }
 }
@@ -240,16 +264,22 @@ unsafe impl Send for Graph {}
 
 impl Graph {
     /// Takes over what a capture left, and makes it ready.
-    pub(super) fn new(context: &Context, graph: sys::CUgraph, ended: Result<()>) -> Result<Self> {
+    pub(super) fn new(
+        context: &Context,
+        current: &Current,
+        graph: sys::CUgraph,
+        ended: Result<()>,
+    ) -> Result<Self> {
         let mut executable = std::ptr::null_mut();
         let made = ended.and_then(|()| {
             // SAFETY: writes one handle; the graph came out of a capture that succeeded.
-            let result = unsafe { sys::cuGraphInstantiateWithFlags(&raw mut executable, graph, 0) };
-            check(result, "making a graph")
+            let result =
+                unsafe { (current.cuGraphInstantiateWithFlags)(&raw mut executable, graph, 0) };
+            current.check(result, "making a graph")
         });
         if !graph.is_null() {
             // SAFETY: the executable graph does not refer to it.
-            let _ = unsafe { sys::cuGraphDestroy(graph) };
+            let _ = unsafe { (current.cuGraphDestroy)(graph) };
         }
         made.map(|()| Self { context: context.clone(), executable })
     }
@@ -259,18 +289,18 @@ impl Graph {
     /// # Errors
     /// [`Error::Device`].
     pub fn launch(&self, stream: &Stream) -> Result<()> {
-        let _current = self.context.enter()?;
+        let current = self.context.enter()?;
         // SAFETY: both handles live; whoever launched the recorded kernels keeps their memory.
-        let result = unsafe { sys::cuGraphLaunch(self.executable, stream.handle()) };
-        check(result, "launching a graph")
+        let result = unsafe { (current.cuGraphLaunch)(self.executable, stream.handle()) };
+        current.check(result, "launching a graph")
     }
 }
 
 impl Drop for Graph {
     fn drop(&mut self) {
-        if let Ok(_current) = self.context.enter() {
+        if let Ok(current) = self.context.enter() {
             // SAFETY: made by `new`; what is under way goes on.
-            let _ = unsafe { sys::cuGraphExecDestroy(self.executable) };
+            let _ = unsafe { (current.cuGraphExecDestroy)(self.executable) };
         }
     }
 }

@@ -7,7 +7,8 @@ use std::ptr::NonNull;
 use bytemuck::{Pod, Zeroable};
 use cudarc::driver::sys;
 
-use super::{Context, Event, Stream, check, out_of_bounds};
+use super::api::{Api, Status};
+use super::{Context, Event, Stream, out_of_bounds};
 use crate::base::{Error, Result};
 
 /// An address in the device's memory, as kernels are handed it. 0 is none.
@@ -37,15 +38,15 @@ impl<T: Pod> Buffer<T> {
     /// # Errors
     /// [`Error::DeviceMemory`] if the device has not enough; [`Error::Device`].
     pub fn new(context: &Context, what: &str, length: usize) -> Result<Self> {
-        let _current = context.enter()?;
+        let current = context.enter()?;
         let needed = length.max(1).checked_mul(size_of::<T>());
         let mut address = 0;
         let result = match needed {
             // SAFETY: writes one address; the context is current.
-            Some(bytes) => unsafe { sys::cuMemAlloc_v2(&raw mut address, bytes) },
-            None => sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY,
+            Some(bytes) => unsafe { (current.cuMemAlloc_v2)(&raw mut address, bytes) },
+            None => Status::OUT_OF_MEMORY,
         };
-        if result == sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY {
+        if result == Status::OUT_OF_MEMORY {
             return Err(Error::DeviceMemory {
                 what: what.into(),
                 device: context.name().into(),
@@ -53,7 +54,7 @@ impl<T: Pod> Buffer<T> {
                 available_bytes: context.free_bytes().unwrap_or(0),
             });
         }
-        check(result, &format!("allocating device memory for {what}"))?;
+        current.check(result, &format!("allocating device memory for {what}"))?;
         Ok(Self { context: context.clone(), address, length, _values: PhantomData })
     }
 
@@ -111,11 +112,14 @@ impl<T: Pod> Buffer<T> {
         if range.is_empty() {
             return Ok(());
         }
-        let _current = self.context.enter()?;
+        let current = self.context.enter()?;
         let Address(address) = self.at(range.start);
         let bytes = range.len() * size_of::<T>();
         // SAFETY: the range lies in this allocation, which is freed after the stream's work.
-        check(unsafe { sys::cuMemsetD8Async(address, byte, bytes, stream.handle()) }, doing)
+        current.check(
+            unsafe { (current.cuMemsetD8Async)(address, byte, bytes, stream.handle()) },
+            doing,
+        )
     }
 
     /// Copies `values` to the place of value `first`, after what was asked of `stream`, and waits
@@ -125,9 +129,9 @@ impl<T: Pod> Buffer<T> {
     /// [`Error::Internal`] if they leave the buffer; [`Error::Device`].
     pub fn write(&self, stream: &Stream, first: usize, values: &[T]) -> Result<()> {
         let (from, bytes) = (values.as_ptr().cast(), size_of_val(values));
-        self.copy(stream, first, values.len(), "copying to the device", |address| {
+        self.copy(stream, first, values.len(), "copying to the device", |api, address| {
             // SAFETY: both ranges were checked, and `values` outlives the wait for the copy.
-            unsafe { sys::cuMemcpyHtoDAsync_v2(address, from, bytes, stream.handle()) }
+            unsafe { (api.cuMemcpyHtoDAsync_v2)(address, from, bytes, stream.handle()) }
         })
     }
 
@@ -137,10 +141,10 @@ impl<T: Pod> Buffer<T> {
     /// [`Error::Internal`] if they leave the buffer; [`Error::Device`].
     pub fn read(&self, stream: &Stream, first: usize, values: &mut [T]) -> Result<()> {
         let (into, bytes) = (values.as_mut_ptr().cast(), size_of_val(values));
-        self.copy(stream, first, values.len(), "copying from the device", |address| {
+        self.copy(stream, first, values.len(), "copying from the device", |api, address| {
             // SAFETY: both ranges were checked, and `values` is borrowed until the wait for the
             // copy ends; any bits are a value of a `Pod`.
-            unsafe { sys::cuMemcpyDtoHAsync_v2(into, address, bytes, stream.handle()) }
+            unsafe { (api.cuMemcpyDtoHAsync_v2)(into, address, bytes, stream.handle()) }
         })
     }
 
@@ -151,24 +155,24 @@ impl<T: Pod> Buffer<T> {
         first: usize,
         count: usize,
         doing: &str,
-        ask: impl FnOnce(u64) -> sys::CUresult,
+        ask: impl FnOnce(&Api, u64) -> Status,
     ) -> Result<()> {
         out_of_bounds(doing, first.checked_add(count), self.length)?;
         if count == 0 {
             return Ok(());
         }
-        let _current = self.context.enter()?;
+        let current = self.context.enter()?;
         let Address(address) = self.at(first);
-        check(ask(address), doing)?;
+        current.check(ask(&current, address), doing)?;
         stream.wait(doing)
     }
 }
 
 impl<T> Drop for Buffer<T> {
     fn drop(&mut self) {
-        if let Ok(_current) = self.context.enter() {
+        if let Ok(current) = self.context.enter() {
             // SAFETY: allocated by `new`. The driver frees it after the work that is under way.
-            let _ = unsafe { sys::cuMemFree_v2(self.address) };
+            let _ = unsafe { (current.cuMemFree_v2)(self.address) };
         }
     }
 }
@@ -192,25 +196,25 @@ impl<T: Pod> Pinned<T> {
     /// # Errors
     /// [`Error::Memory`] if the host has not enough; [`Error::Device`].
     pub fn new(context: &Context, what: &str, length: usize) -> Result<Self> {
-        let _current = context.enter()?;
+        let current = context.enter()?;
         let needed = length.max(1).checked_mul(size_of::<T>());
         let mut memory = std::ptr::null_mut();
         let result = match needed {
             // SAFETY: writes one pointer; the context is current.
             Some(bytes) => unsafe {
-                sys::cuMemHostAlloc(&raw mut memory, bytes, sys::CU_MEMHOSTALLOC_PORTABLE)
+                (current.cuMemHostAlloc)(&raw mut memory, bytes, sys::CU_MEMHOSTALLOC_PORTABLE)
             },
-            None => sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY,
+            None => Status::OUT_OF_MEMORY,
         };
         let missing = || Error::Memory {
             what: what.into(),
             needed_bytes: needed.unwrap_or(usize::MAX) as u64,
             available_bytes: 0,
         };
-        if result == sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY {
+        if result == Status::OUT_OF_MEMORY {
             return Err(missing());
         }
-        check(result, &format!("allocating pinned memory for {what}"))?;
+        current.check(result, &format!("allocating pinned memory for {what}"))?;
         let values = NonNull::new(memory.cast::<T>()).ok_or_else(missing)?;
         // SAFETY: so many bytes were allocated just now, and nobody else has them.
         unsafe { memory.cast::<u8>().write_bytes(0, needed.unwrap_or(0)) };
@@ -218,7 +222,7 @@ impl<T: Pod> Pinned<T> {
             Ok(event) => event,
             Err(error) => {
                 // SAFETY: allocated above, and given up.
-                let _ = unsafe { sys::cuMemFreeHost(memory) };
+                let _ = unsafe { (current.cuMemFreeHost)(memory) };
                 return Err(error);
             }
         };
@@ -260,9 +264,9 @@ impl<T: Pod> Pinned<T> {
         stream: &Stream,
     ) -> Result<()> {
         let doing = "sending to the device";
-        self.copy(range, buffer, first, stream, doing, |here, there, bytes| {
+        self.copy(range, buffer, first, stream, doing, |api, here, there, bytes| {
             // SAFETY: `copy` checked both ranges; this memory waits for the event.
-            unsafe { sys::cuMemcpyHtoDAsync_v2(there, here.cast(), bytes, stream.handle()) }
+            unsafe { (api.cuMemcpyHtoDAsync_v2)(there, here.cast(), bytes, stream.handle()) }
         })
     }
 
@@ -278,9 +282,9 @@ impl<T: Pod> Pinned<T> {
         stream: &Stream,
     ) -> Result<()> {
         let doing = "fetching from the device";
-        self.copy(range, buffer, first, stream, doing, |here, there, bytes| {
+        self.copy(range, buffer, first, stream, doing, |api, here, there, bytes| {
             // SAFETY: `copy` checked both ranges; this memory waits for the event.
-            unsafe { sys::cuMemcpyDtoHAsync_v2(here.cast(), there, bytes, stream.handle()) }
+            unsafe { (api.cuMemcpyDtoHAsync_v2)(here.cast(), there, bytes, stream.handle()) }
         })
     }
 
@@ -291,19 +295,19 @@ impl<T: Pod> Pinned<T> {
         first: usize,
         stream: &Stream,
         doing: &str,
-        ask: impl FnOnce(*mut T, u64, usize) -> sys::CUresult,
+        ask: impl FnOnce(&Api, *mut T, u64, usize) -> Status,
     ) -> Result<()> {
         out_of_bounds(doing, Some(range.end), self.length)?;
         out_of_bounds(doing, first.checked_add(range.len()), buffer.length)?;
         if range.is_empty() {
             return Ok(());
         }
-        let _current = self.context.enter()?;
+        let current = self.context.enter()?;
         let Address(there) = buffer.at(first);
         // SAFETY: the range was checked.
         let here = unsafe { self.values.as_ptr().add(range.start) };
         self.copying = true;
-        check(ask(here, there, range.len() * size_of::<T>()), doing)?;
+        current.check(ask(&current, here, there, range.len() * size_of::<T>()), doing)?;
         self.copied.record(stream).inspect_err(|_| {
             // Nothing else would say when the copy is done.
             let _ = stream.wait(doing);
@@ -315,9 +319,9 @@ impl<T> Drop for Pinned<T> {
     fn drop(&mut self) {
         let waited = !self.copying || self.copied.wait("copying").is_ok();
         // After a failed wait a copy may still come: the memory is left to the context's end.
-        if let (true, Ok(_current)) = (waited, self.context.enter()) {
+        if let (true, Ok(current)) = (waited, self.context.enter()) {
             // SAFETY: allocated by `new`; no copy is under way.
-            let _ = unsafe { sys::cuMemFreeHost(self.values.as_ptr().cast()) };
+            let _ = unsafe { (current.cuMemFreeHost)(self.values.as_ptr().cast()) };
         }
     }
 }

@@ -4,6 +4,7 @@
 //! The driver is looked for at run time. Its version 12.0 (driver 525) is the oldest that can load
 //! what we ship, and it has every function called here.
 
+mod api;
 mod context;
 mod launch;
 mod memory;
@@ -11,8 +12,7 @@ mod memory;
 use std::ffi::CStr;
 use std::fmt;
 
-use cudarc::driver::sys;
-
+use api::{Api, Missing, Status};
 pub use context::{Context, Limits, Properties, Stream};
 pub use launch::{Event, Graph, Kernel, Launch, Module};
 pub use memory::{Address, Buffer, Pinned};
@@ -55,8 +55,9 @@ pub enum Unavailable {
 }
 
 /// The driver, initialised.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Driver {
+    api: &'static Api,
     version: Version,
     devices: u32,
 }
@@ -67,30 +68,32 @@ impl Driver {
     /// # Errors
     /// Why there is none that will do.
     pub fn open() -> std::result::Result<Self, Unavailable> {
-        // SAFETY: opens and closes the library; its initialisers are the driver's own.
-        if !unsafe { sys::is_culib_present() } {
-            return Err(Unavailable::NoDriver);
-        }
+        let api = Api::get().map_err(|missing| match missing {
+            Missing::Library => Unavailable::NoDriver,
+            Missing::Function(name) => {
+                Unavailable::Broken(format!("the NVIDIA driver (libcuda) has no function {name}"))
+            }
+        })?;
         let broken = |error: Error| Unavailable::Broken(error.to_string());
         let mut version = 0;
         // SAFETY: writes one number; needs no initialisation.
-        let asked = unsafe { sys::cuDriverGetVersion(&raw mut version) };
-        check(asked, "asking for the driver's version").map_err(broken)?;
+        let asked = unsafe { (api.cuDriverGetVersion)(&raw mut version) };
+        api.check(asked, "asking for the driver's version").map_err(broken)?;
         let found = Version(version);
         if found < OLDEST {
             return Err(Unavailable::OldDriver { found });
         }
         // SAFETY: may be called any number of times, from any thread.
-        match unsafe { sys::cuInit(0) } {
-            sys::CUresult::CUDA_ERROR_NO_DEVICE => return Err(Unavailable::NoDevice),
-            result => check(result, "starting the NVIDIA driver").map_err(broken)?,
+        match unsafe { (api.cuInit)(0) } {
+            Status::NO_DEVICE => return Err(Unavailable::NoDevice),
+            result => api.check(result, "starting the NVIDIA driver").map_err(broken)?,
         }
         let mut count = 0;
         // SAFETY: writes one number; the driver is initialised.
-        let asked = unsafe { sys::cuDeviceGetCount(&raw mut count) };
-        check(asked, "counting GPUs").map_err(broken)?;
+        let asked = unsafe { (api.cuDeviceGetCount)(&raw mut count) };
+        api.check(asked, "counting GPUs").map_err(broken)?;
         match u32::try_from(count) {
-            Ok(devices @ 1..) => Ok(Self { version: found, devices }),
+            Ok(devices @ 1..) => Ok(Self { api, version: found, devices }),
             _ => Err(Unavailable::NoDevice),
         }
     }
@@ -106,25 +109,29 @@ impl Driver {
     }
 }
 
-/// An error, if `result` is one, of what was being done.
-fn check(result: sys::CUresult, doing: &str) -> Result<()> {
-    if result == sys::CUresult::CUDA_SUCCESS {
-        return Ok(());
+impl Api {
+    /// An error, if `status` is one, of what was being done.
+    fn check(&self, status: Status, doing: &str) -> Result<()> {
+        if status == Status::SUCCESS {
+            return Ok(());
+        }
+        type Describe = unsafe extern "C" fn(Status, *mut *const std::ffi::c_char) -> Status;
+        let text = |describe: Describe| {
+            let mut text = std::ptr::null();
+            // SAFETY: writes a pointer to a static string, or leaves it or makes it null.
+            unsafe { describe(status, &raw mut text) };
+            // SAFETY: if not null it is a static string that ends in NUL.
+            let text = (!text.is_null()).then(|| unsafe { CStr::from_ptr(text) });
+            text.map(|text| text.to_string_lossy().into_owned())
+        };
+        let Status(number) = status;
+        Err(Error::Device {
+            doing: doing.into(),
+            number,
+            name: text(self.cuGetErrorName).unwrap_or_else(|| format!("CUDA error {number}")),
+            reason: text(self.cuGetErrorString).unwrap_or_else(|| "no description".into()),
+        })
     }
-    type Describe = unsafe fn(sys::CUresult, *mut *const std::ffi::c_char) -> sys::CUresult;
-    let text = |describe: Describe| {
-        let mut text = std::ptr::null();
-        // SAFETY: writes a pointer to a static string, or leaves it or makes it null.
-        unsafe { describe(result, &raw mut text) };
-        // SAFETY: if not null it is a static string that ends in NUL.
-        (!text.is_null()).then(|| unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned())
-    };
-    Err(Error::Device {
-        doing: doing.into(),
-        number: result as i32,
-        name: text(sys::cuGetErrorName).unwrap_or_else(|| format!("CUDA error {}", result as u32)),
-        reason: text(sys::cuGetErrorString).unwrap_or_else(|| "no description".into()),
-    })
 }
 
 /// The error of a range that leaves its buffer: a bug of ours, not of the user.

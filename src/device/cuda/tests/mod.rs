@@ -39,7 +39,7 @@ fn emulate() {
 fn gpu(precision: Precision) -> Gpu {
     emulate();
     let driver = Driver::open().unwrap();
-    let context = Context::new(Properties::of(&driver, 0).unwrap()).unwrap();
+    let context = Context::new(&driver, Properties::of(&driver, 0).unwrap()).unwrap();
     Gpu::new(&context, precision).unwrap()
 }
 
