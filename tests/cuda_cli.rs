@@ -266,10 +266,13 @@ fn the_gpu_s_memory_is_bounded_and_its_end_is_told() {
     let of = |name: &str| plan["memory"][name].as_u64().unwrap();
     let (most, least) = (of("estimated_gpu_bytes"), of("least_gpu_bytes"));
     assert!(least > 0 && least < most);
-    let [most, least, less] = [most, least, least - 1].map(|bytes| bytes.to_string());
+    let less = least - 1;
+    // What is left for the driver's own needs when all that is free is taken.
+    let with_margin = |bytes: u64| (bytes + (64 << 20)).to_string();
     let expected = place.segment((driver, &[]), &[]).0;
-    for memory in [&most, &least] {
-        let exact = [("MEMORY", memory.as_str())];
+    for bytes in [most, least] {
+        let (memory, free) = (&bytes.to_string(), with_margin(bytes));
+        let exact = [("MEMORY", free.as_str())];
         let (labels, report) = place.segment((driver, &exact), &["--device", "cuda"]);
         assert!(labels == expected);
         assert_eq!(report["memory"]["estimated_gpu_bytes"].to_string(), *memory);
@@ -282,8 +285,9 @@ fn the_gpu_s_memory_is_bounded_and_its_end_is_told() {
         std::fs::remove_file(place.path(name)).unwrap();
     }
     // The network fits, but not the run.
+    let (less, free) = (less.to_string(), with_margin(less));
     for (settings, further) in
-        [(&[("MEMORY", less.as_str())][..], &[][..]), (&[], &["--gpu-memory", less.as_str()][..])]
+        [(&[("MEMORY", free.as_str())][..], &[][..]), (&[], &["--gpu-memory", less.as_str()][..])]
     {
         let text = place.fail((driver, settings), &[SEGMENT, further].concat(), 5);
         for part in ["segmenting this volume needs", "of the memory of emulated GPU", "available"] {
@@ -291,14 +295,33 @@ fn the_gpu_s_memory_is_bounded_and_its_end_is_told() {
         }
     }
     // Not even the network does.
-    let text = place.fail((driver, &[("MEMORY", "100000")]), SEGMENT, 5);
+    let little = with_margin(100_000);
+    let little = [("MEMORY", little.as_str())];
+    let text = place.fail((driver, &little), SEGMENT, 5);
     assert!(text.contains("the network needs") && text.contains("97.66 KiB"), "{text}");
     // Left the choice, it takes the processor.
-    let (labels, report, told) = place.segment_told((driver, &[("MEMORY", "100000")]), &[]);
+    let (labels, report, told) = place.segment_told((driver, &little), &[]);
     assert_eq!(report["device"]["kind"], "cpu");
     let why = report["device"]["fallback"].as_str().unwrap();
     assert!(why.contains("the network needs") && told.contains(why), "{told}");
     assert!(labels == place.segment((driver, &[]), &["--device", "cpu"]).0);
+}
+
+/// Another process may have a GPU to itself.
+#[test]
+fn the_first_gpu_that_works_is_taken() {
+    let Some(driver) = emulator::emulated() else { return };
+    let place = Place::small();
+    let devices = ("DEVICES", "2");
+    let (expected, report) = place.segment((driver, &[devices]), &[]);
+    assert_eq!(report["device"]["gpu"]["ordinal"], 0);
+    let (labels, report) = place.segment((driver, &[devices, ("BUSY", "1")]), &[]);
+    assert_eq!(report["device"]["gpu"]["ordinal"], 1);
+    assert_eq!(report["device"]["fallback"], Value::Null);
+    assert!(labels == expected);
+    let (_, report, told) = place.segment_told((driver, &[devices, ("BUSY", "2")]), &[]);
+    assert_eq!(report["device"]["kind"], "cpu");
+    assert_eq!(told.matches("CUDA_ERROR_DEVICE_UNAVAILABLE (device is busy)").count(), 2, "{told}");
 }
 
 #[test]

@@ -137,13 +137,20 @@ fn volumes_of_another_spacing() {
     if !emulator::inside("volumes_of_another_spacing", &[("THREADS", "1")]) {
         return;
     }
-    let model = model(5);
+    // nnU-Net 1 measures what was resampled.
+    let first = SeededModel::small([16; 3], 5).with("generation", "nnunet_v1".into());
+    for model in [model(5), Arc::new(Model::from_bytes(first.bytes()).unwrap())] {
+        resamples_as_the_processor(&model);
+    }
+}
+
+fn resamples_as_the_processor(model: &Arc<Model>) {
     let voxels = voxels(1);
     let volume = VolumeView { geometry: Geometry::axis_aligned([1.1, 1.1, 2.3]), ..view(&voxels) };
     let labels = |device, skip_air_below| {
         let precision = Some(Precision::F32);
         let options = SessionOptions { device, precision, threads: 1, ..SessionOptions::default() };
-        let session = Session::new(Arc::clone(&model), &options).unwrap();
+        let session = Session::new(Arc::clone(model), &options).unwrap();
         let options = RunOptions { skip_air_below, ..RunOptions::default() };
         match session.run(&volume, &options, &mut Unobserved).unwrap().labels {
             LabelMap::U8(labels) => labels,

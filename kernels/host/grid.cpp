@@ -67,6 +67,7 @@ Configuration& configuration() {
         capability_from_environment(),
         u32(number("VOXTILE_EMULATOR_DEVICES", 1)),
         number("VOXTILE_EMULATOR_FAULT", 0),
+        u32(number("VOXTILE_EMULATOR_BUSY", 0)),
     };
     return read;
 }

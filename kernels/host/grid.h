@@ -41,6 +41,8 @@ struct Configuration {
     // VOXTILE_EMULATOR_FAULT: the launch, counted from 1, that fails as if it had touched memory that
     // is not there; 0 for none. Counts down.
     u64 fault;
+    // VOXTILE_EMULATOR_BUSY: so many devices, the first, refuse contexts.
+    u32 busy;
 };
 // Read from the environment at first; may be changed between launches.
 Configuration& configuration();

@@ -202,7 +202,7 @@ pub trait Device: Send {
     /// How it holds a network's values.
     fn precision(&self) -> Precision;
 
-    /// Bytes of memory of its own that are free now; `None` if it works in the machine's.
+    /// Bytes of memory of its own that can be had now; `None` if it works in the machine's.
     ///
     /// # Errors
     /// If the device fails.
@@ -345,7 +345,8 @@ pub struct ResamplingSize {
 /// Which device a session runs on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DeviceChoice {
-    /// The first GPU that our kernels cover, or else the processor.
+    /// The first GPU that works, that our kernels cover and that has room for the model, or else the
+    /// processor.
     #[default]
     Auto,
     /// The processor.
@@ -434,7 +435,7 @@ pub fn open(choice: DeviceChoice, precision: Option<Precision>, pool: Arc<Pool>)
     }
 }
 
-/// The GPU with an ordinal, or the first that our kernels cover.
+/// The GPU with an ordinal, or the first that works and that our kernels cover.
 #[cfg(feature = "cuda")]
 fn gpu(ordinal: Option<u32>, precision: Option<Precision>) -> Result<Box<dyn Device>> {
     let precision = precision.unwrap_or(Precision::F16);

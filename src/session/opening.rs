@@ -28,11 +28,10 @@ pub(super) fn open(
     plans: &[Arc<Plan>],
     pool: &Arc<Pool>,
 ) -> Result<(Box<dyn Device>, ChosenDevice)> {
-    let opened = device::open(options.device, options.precision, Arc::clone(pool))?;
-    match fits(options, model, plans, &*opened.device) {
-        Err(error) => processor_instead(options, pool, error),
-        Ok(()) => Ok(placed(opened)),
-    }
+    choose(options, pool, |opened| {
+        fits(options, model, plans, &*opened.device)?;
+        Ok(placed(opened))
+    })
 }
 
 /// As [`open`], with the first part of the model loaded.
@@ -42,21 +41,54 @@ pub(super) fn load(
     plans: &[Arc<Plan>],
     pool: &Arc<Pool>,
 ) -> Result<(Loaded, ChosenDevice)> {
-    let (device, chosen) = open(options, model, plans, pool)?;
-    let ready = |device: Box<dyn Device>| {
-        let most = largest(model, plans, &*device, Place::Host);
+    choose(options, pool, |opened| {
+        fits(options, model, plans, &*opened.device)?;
+        let most = largest(model, plans, &*opened.device, Place::Host);
         size::obey(options.host_budget_bytes, most, "the network")?;
+        let (device, chosen) = placed(opened);
         let mut loaded = Loaded::new(device);
         loaded.load(0, &plans[0], model)?;
-        Ok(loaded)
-    };
-    match ready(device) {
-        Ok(loaded) => Ok((loaded, chosen)),
-        Err(error) => {
-            let (device, chosen) = processor_instead(options, pool, error)?;
-            Ok((ready(device)?, chosen))
+        Ok((loaded, chosen))
+    })
+}
+
+/// Makes something ready on the device that the options ask for. Where they leave the choice: on the
+/// first GPU where it succeeds, or else on the processor.
+fn choose<T>(
+    options: &SessionOptions,
+    pool: &Arc<Pool>,
+    ready: impl Fn(Opened) -> Result<T>,
+) -> Result<T> {
+    let open = |choice| device::open(choice, options.precision, Arc::clone(pool));
+    let DeviceChoice::Auto = options.device else { return ready(open(options.device)?) };
+    let mut refused = Vec::new();
+    for ordinal in 0..device::gpu_count().unwrap_or(0) {
+        match open(DeviceChoice::Cuda(ordinal)).and_then(&ready) {
+            Err(error) if of_the_gpu(&error) => refused.push(error),
+            done => return done,
         }
     }
+    if refused.iter().all(|error| matches!(error, Error::NoDevice(_) | Error::Unsupported(_))) {
+        // It says why there is none.
+        return ready(open(DeviceChoice::Auto)?);
+    }
+    if options.precision == Some(Precision::F16) {
+        return Err(refused.swap_remove(0));
+    }
+    let whys: Vec<String> = refused.iter().map(ToString::to_string).collect();
+    let opened = open(DeviceChoice::Cpu)?;
+    ready(Opened { fallback: Some(whys.join("; ")), ..opened })
+}
+
+/// Whether an error is one that another device may not have.
+fn of_the_gpu(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::NoDevice(_)
+            | Error::Unsupported(_)
+            | Error::DeviceMemory { .. }
+            | Error::Device { .. }
+    )
 }
 
 fn placed(opened: Opened) -> (Box<dyn Device>, ChosenDevice) {
@@ -64,23 +96,6 @@ fn placed(opened: Opened) -> (Box<dyn Device>, ChosenDevice) {
     let chosen =
         ChosenDevice { info: device.info().clone(), precision: device.precision(), fallback };
     (device, chosen)
-}
-
-/// The processor, if a GPU's error is one that it does not have and the choice was left to us.
-fn processor_instead(
-    options: &SessionOptions,
-    pool: &Arc<Pool>,
-    error: Error,
-) -> Result<(Box<dyn Device>, ChosenDevice)> {
-    let of_the_gpu = matches!(error, Error::DeviceMemory { .. } | Error::Device { .. });
-    if !of_the_gpu
-        || options.device != DeviceChoice::Auto
-        || options.precision == Some(Precision::F16)
-    {
-        return Err(error);
-    }
-    let opened = device::open(DeviceChoice::Cpu, options.precision, Arc::clone(pool))?;
-    Ok(placed(Opened { fallback: Some(error.to_string()), ..opened }))
 }
 
 /// The most that one of the model's networks takes in a place.

@@ -163,6 +163,7 @@ API cuDeviceGetAttribute(int* value, int which, CUdevice device) {
 API cuDevicePrimaryCtxRetain(CUctx** context, CUdevice device) {
     return call([&] {
         if (!exists(device)) return CUDA_ERROR_INVALID_DEVICE;
+        if (u32(device) < configuration().busy) return CUDA_ERROR_DEVICE_UNAVAILABLE;
         CUctx& primary = primary_context(device);
         if (primary.retained++ == 0) {
             primary.device = device;

@@ -142,21 +142,6 @@ fn described(driver: &Driver, gpu: &Properties, free: u64) -> DeviceInfo {
     }
 }
 
-/// The GPU with an ordinal, or the first that our kernels cover.
-fn choose(driver: &Driver, ordinal: Option<u32>) -> Result<Properties> {
-    let candidates =
-        ordinal.map_or(0..driver.devices(), |ordinal| ordinal..ordinal.saturating_add(1));
-    let mut refused = None;
-    for ordinal in candidates {
-        let gpu = Properties::of(driver, ordinal)?;
-        if images::covering(gpu.limits).next().is_some() {
-            return Ok(gpu);
-        }
-        refused.get_or_insert(too_old(&gpu));
-    }
-    Err(refused.unwrap_or_else(|| Error::NoDevice("there is no GPU".into())))
-}
-
 /// An NVIDIA GPU as a device. What is asked of it is done in order, and later: the processor goes on
 /// meanwhile, at most two tiles ahead.
 pub struct Cuda {
@@ -172,6 +157,10 @@ pub struct Cuda {
     gpu: Gpu,
 }
 
+/// Bytes that are left alone when all that is free may be taken: the driver hands out memory in pieces
+/// of 2 MiB, so that each of about thirty buffers may take as much more than was asked for.
+const MARGIN: u64 = 64 << 20;
+
 /// How many passes may be under way: one that runs, and one whose launch it hides. More would only
 /// make a cancelled run end later.
 const AHEAD: usize = 2;
@@ -184,19 +173,35 @@ struct Loaded {
 }
 
 impl Cuda {
-    /// The GPU with an ordinal, or the first that our kernels cover.
+    /// The GPU with an ordinal, or the first that works and that our kernels cover.
     ///
     /// # Errors
-    /// [`Error::NoDevice`] if there is none or our kernels don't cover it; [`Error::Unsupported`]
-    /// if it is to hold values in bf16; [`Error::Device`].
+    /// [`Error::Unsupported`] if it is to hold values in bf16. Else of the first that was tried:
+    /// [`Error::NoDevice`] if there is none or our kernels don't cover it; [`Error::Device`].
     pub fn open(ordinal: Option<u32>, precision: Precision) -> Result<Self> {
         if precision == Precision::Bf16 {
             let has = "bf16 is a precision of the processor; a GPU's are f16 and f32";
             return Err(Error::Unsupported(has.into()));
         }
         let driver = driver()?;
-        let context = Context::new(&driver, choose(&driver, ordinal)?)?;
-        let info = described(&driver, context.properties(), context.free_bytes()?);
+        let mut refused = None;
+        let ordinals = ordinal.map_or(0..driver.devices(), |one| one..one.saturating_add(1));
+        for ordinal in ordinals {
+            match Self::open_one(&driver, ordinal, precision) {
+                Ok(device) => return Ok(device),
+                Err(error) => _ = refused.get_or_insert(error),
+            }
+        }
+        Err(refused.unwrap_or_else(|| Error::NoDevice("there is no GPU".into())))
+    }
+
+    fn open_one(driver: &Driver, ordinal: u32, precision: Precision) -> Result<Self> {
+        let properties = Properties::of(driver, ordinal)?;
+        if images::covering(properties.limits).next().is_none() {
+            return Err(too_old(&properties));
+        }
+        let context = Context::new(driver, properties)?;
+        let info = described(driver, context.properties(), context.free_bytes()?);
         let passes = [Event::new(&context)?, Event::new(&context)?];
         let gpu = Gpu::new(&context, precision)?;
         Ok(Self { info, mosaic: None, metering: None, network: None, passes, asked: 0, gpu })
@@ -262,7 +267,8 @@ impl Device for Cuda {
     }
 
     fn free_bytes(&self) -> Result<Option<u64>> {
-        self.gpu.context().free_bytes().map(Some)
+        let free = self.gpu.context().free_bytes()?;
+        Ok(Some(free.saturating_sub(MARGIN)))
     }
 
     fn loaded_memory(&self, plan: &Plan, folds: usize) -> Vec<MemoryPart> {

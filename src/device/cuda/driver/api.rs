@@ -2,7 +2,7 @@
 //!
 //! cudarc finds the library and declares the handles. Its own functions are not called: they return
 //! an enumeration, which must not hold the numbers that a newer driver may return, and panic where
-//! the library lacks one.
+//! the library lacks one. What an older library lacks returns `CUDA_ERROR_NOT_FOUND` here.
 
 use std::ffi::{c_char, c_void};
 use std::sync::OnceLock;
@@ -18,6 +18,7 @@ impl Status {
     pub(super) const SUCCESS: Self = Self(sys::CUresult::CUDA_SUCCESS as i32);
     pub(super) const OUT_OF_MEMORY: Self = Self(sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY as i32);
     pub(super) const NO_DEVICE: Self = Self(sys::CUresult::CUDA_ERROR_NO_DEVICE as i32);
+    const NOT_FOUND: Self = Self(sys::CUresult::CUDA_ERROR_NOT_FOUND as i32);
 }
 
 /// Declares functions by their names in the library and their arguments.
@@ -30,18 +31,21 @@ macro_rules! functions {
         }
 
         impl Api {
-            fn load() -> Result<Self, &'static str> {
+            fn load() -> Self {
                 // SAFETY: it was asked for just before, so that nothing panics; its initialisers are
                 // the driver's own.
                 let library = unsafe { sys::culib() };
-                Ok(Self {
+                Self {
                     $($name: {
                         let symbol = concat!(stringify!($name), "\0").as_bytes();
-                        // SAFETY: a function of this name has these arguments since CUDA 12.0, and
-                        // returns an int.
-                        *unsafe { library.get(symbol) }.map_err(|_| stringify!($name))?
+                        unsafe extern "C" fn missing($(_: $argument),*) -> Status {
+                            Status::NOT_FOUND
+                        }
+                        // SAFETY: a function of this name has these arguments in every version of
+                        // CUDA's driver that has it, and returns an int.
+                        unsafe { library.get(symbol) }.map_or(missing as _, |found| *found)
                     },)*
-                })
+                }
             }
         }
     };
@@ -94,23 +98,14 @@ functions! {
     cuStreamSynchronize(sys::CUstream);
 }
 
-/// Why there are no functions.
-#[derive(Clone, Copy)]
-pub(super) enum Missing {
-    Library,
-    Function(&'static str),
-}
-
 impl Api {
-    /// The functions of this machine's driver.
-    pub(super) fn get() -> Result<&'static Self, Missing> {
-        static API: OnceLock<Result<Api, &'static str>> = OnceLock::new();
-        if API.get().is_none() {
-            // SAFETY: opens and closes the library; its initialisers are the driver's own.
-            if !unsafe { sys::is_culib_present() } {
-                return Err(Missing::Library);
-            }
+    /// The functions of this machine's driver, if it has one.
+    pub(super) fn get() -> Option<&'static Self> {
+        static API: OnceLock<Api> = OnceLock::new();
+        // SAFETY: opens and closes the library; its initialisers are the driver's own.
+        if API.get().is_none() && !unsafe { sys::is_culib_present() } {
+            return None;
         }
-        API.get_or_init(Self::load).as_ref().map_err(|name| Missing::Function(name))
+        Some(API.get_or_init(Self::load))
     }
 }

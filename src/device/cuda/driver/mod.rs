@@ -12,7 +12,7 @@ mod memory;
 use std::ffi::CStr;
 use std::fmt;
 
-use api::{Api, Missing, Status};
+use api::{Api, Status};
 pub use context::{Context, Limits, Properties, Stream};
 pub use launch::{Event, Graph, Kernel, Launch, Module};
 pub use memory::{Address, Buffer, Pinned};
@@ -68,12 +68,7 @@ impl Driver {
     /// # Errors
     /// Why there is none that will do.
     pub fn open() -> std::result::Result<Self, Unavailable> {
-        let api = Api::get().map_err(|missing| match missing {
-            Missing::Library => Unavailable::NoDriver,
-            Missing::Function(name) => {
-                Unavailable::Broken(format!("the NVIDIA driver (libcuda) has no function {name}"))
-            }
-        })?;
+        let api = Api::get().ok_or(Unavailable::NoDriver)?;
         let broken = |error: Error| Unavailable::Broken(error.to_string());
         let mut version = 0;
         // SAFETY: writes one number; needs no initialisation.
