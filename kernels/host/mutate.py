@@ -42,8 +42,8 @@ BUGS = [
     (
         "shared memory is reused for the statistics without a barrier",
         "convolution_mma.cuh",
-        "copy_async_wait<0>();\n    block_barrier();\n    write_tile",
-        "copy_async_wait<0>();\n    write_tile",
+        "copy_async_wait<0>();\n    block_barrier();\n    if (WITH_SHORTCUT)",
+        "copy_async_wait<0>();\n    if (WITH_SHORTCUT)",
         "convolution",
     ),
     (
@@ -92,8 +92,8 @@ BUGS = [
     (
         "the ring of weights is read one slot further",
         "convolution_mma.cuh",
-        "const u8* operands = ring + stage % STAGES * stage_bytes;",
-        "const u8* operands = ring + (stage + 1) % STAGES * stage_bytes;",
+        "const u8* operands = ring + stage % STAGES * slot_bytes;",
+        "const u8* operands = ring + (stage + 1) % STAGES * slot_bytes;",
         "convolution",
     ),
     (
