@@ -194,7 +194,7 @@ impl MemoryPart {
 
 /// Everything a device must do. Calls come in the order `load`, then for each run `begin`,
 /// {`feed`, `gather`, `forward`, `blend`, `resolve`}, `finish`; `feed_native` and `resample` may take
-/// the place of `feed`.
+/// the place of `feed`, `ask_resolve` and `collect` that of `resolve`.
 pub trait Device: Send {
     /// What the device is.
     fn info(&self) -> &DeviceInfo;
@@ -290,11 +290,33 @@ pub trait Device: Send {
     /// If the device fails.
     fn blend(&mut self, tile: &Tile, mirror: [bool; 3], fold: usize) -> Result<()>;
 
+    /// Asks to classify what became final and to free its planes; whether `output` is filled already.
+    /// If not, [`Device::collect`] fills it, before the next slab is asked for and best after more
+    /// was asked of the device, which goes on meanwhile.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn ask_resolve(&mut self, slab: &Slab, output: &mut SlabOutput) -> Result<bool>;
+
+    /// Waits for what was asked for and fills `output`.
+    ///
+    /// # Errors
+    /// If the device fails, or nothing was asked for.
+    fn collect(&mut self, output: &mut SlabOutput) -> Result<()> {
+        let _ = output;
+        Err(Error::Internal("a slab was collected that nobody asked for".into()))
+    }
+
     /// Classifies what became final and frees its planes.
     ///
     /// # Errors
     /// If the device fails.
-    fn resolve(&mut self, slab: &Slab, output: &mut SlabOutput) -> Result<()>;
+    fn resolve(&mut self, slab: &Slab, output: &mut SlabOutput) -> Result<()> {
+        match self.ask_resolve(slab, output)? {
+            true => Ok(()),
+            false => self.collect(output),
+        }
+    }
 
     /// Ends the run, finished or not, and frees what `begin` allocated.
     fn finish(&mut self);

@@ -175,14 +175,33 @@ impl Run<'_> {
             run: self,
         };
         let mut output = SlabOutput::default();
+        // The slab that the device was asked for while it goes on with the next tile.
+        let mut asked: Option<&Slab> = None;
         for step in &schedule.steps {
             match step {
                 Step::Feed(planes) => running.feed(device, planes)?,
-                Step::Tile(tile) => running.tile(device, *tile)?,
-                Step::Resolve(slab) => running.resolve(device, slab, &mut output, &mut target)?,
+                Step::Tile(tile) => {
+                    running.tile(device, *tile)?;
+                    if let Some(slab) = asked.take() {
+                        running.collect(device, slab, &mut output, &mut target)?;
+                    }
+                }
+                Step::Resolve(slab) => {
+                    if let Some(slab) = asked.take() {
+                        running.collect(device, slab, &mut output, &mut target)?;
+                    }
+                    if running.resolve(device, slab, &mut output)? {
+                        running.hand_over(slab, &mut output, &mut target)?;
+                    } else {
+                        asked = Some(slab);
+                    }
+                }
             }
         }
-        Ok(())
+        match asked {
+            Some(slab) => running.collect(device, slab, &mut output, &mut target),
+            None => Ok(()),
+        }
     }
 }
 
@@ -269,24 +288,49 @@ impl Running<'_, '_, '_> {
         Ok(())
     }
 
-    /// Brings what became final to the caller.
+    /// Asks for what became final; whether it is there.
     fn resolve(
+        &mut self,
+        device: &mut dyn Device,
+        slab: &Slab,
+        output: &mut SlabOutput,
+    ) -> Result<bool> {
+        self.run.check(Phase::Tiles)?;
+        let clock = Instant::now();
+        let there = match &self.pending {
+            None => device.ask_resolve(slab, output)?,
+            Some(_) => {
+                let planes = slab.planes.clone();
+                device.ask_resolve(&Slab { output: planes.clone(), planes }, output)?
+            }
+        };
+        self.run.report.resolve_seconds += clock.elapsed().as_secs_f64();
+        Ok(there)
+    }
+
+    /// Waits for a slab that was asked for, and hands it over.
+    fn collect(
         &mut self,
         device: &mut dyn Device,
         slab: &Slab,
         output: &mut SlabOutput,
         target: &mut Target,
     ) -> Result<()> {
-        self.run.check(Phase::Tiles)?;
+        let clock = Instant::now();
+        device.collect(output)?;
+        self.run.report.resolve_seconds += clock.elapsed().as_secs_f64();
+        self.hand_over(slab, output, target)
+    }
+
+    /// Brings what became final to the caller.
+    fn hand_over(
+        &mut self,
+        slab: &Slab,
+        output: &mut SlabOutput,
+        target: &mut Target,
+    ) -> Result<()> {
         let clock = Instant::now();
         let grids = &self.input.prepared.grids;
-        match &self.pending {
-            None => device.resolve(slab, output)?,
-            Some(_) => {
-                let planes = slab.planes.clone();
-                device.resolve(&Slab { output: planes.clone(), planes }, output)?;
-            }
-        }
         for class in &mut output.classes {
             *class = self.values[usize::from(*class)];
         }

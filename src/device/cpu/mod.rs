@@ -198,10 +198,11 @@ impl Device for Cpu {
         Ok(())
     }
 
-    fn resolve(&mut self, slab: &Slab, output: &mut SlabOutput) -> Result<()> {
+    fn ask_resolve(&mut self, slab: &Slab, output: &mut SlabOutput) -> Result<bool> {
         let forward = out_of_order(self.forward.as_ref(), "load")?;
         let mosaic = out_of_order(self.mosaic.as_mut(), "begin")?;
-        mosaic.resolve(slab, output, &forward.head, self.kernels, &self.pool)
+        mosaic.resolve(slab, output, &forward.head, self.kernels, &self.pool)?;
+        Ok(true)
     }
 
     fn finish(&mut self) {

@@ -356,10 +356,17 @@ impl Device for Cuda {
         mosaic.blend(&self.gpu, tile, mirror, fold, &network.head, features)
     }
 
-    fn resolve(&mut self, slab: &Slab, output: &mut SlabOutput) -> Result<()> {
+    fn ask_resolve(&mut self, slab: &Slab, _: &mut SlabOutput) -> Result<bool> {
         let network = out_of_order(self.network.as_ref(), "load")?;
         let mosaic = out_of_order(self.mosaic.as_mut(), "begin")?;
-        mosaic.resolve(&self.gpu, slab, output, &network.head)
+        mosaic.ask_resolve(&self.gpu, slab, &network.head)?;
+        Ok(false)
+    }
+
+    fn collect(&mut self, output: &mut SlabOutput) -> Result<()> {
+        let network = out_of_order(self.network.as_ref(), "load")?;
+        let mosaic = out_of_order(self.mosaic.as_mut(), "begin")?;
+        mosaic.collect(&self.gpu, output, &network.head)
     }
 
     fn finish(&mut self) {

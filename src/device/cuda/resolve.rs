@@ -6,9 +6,9 @@ use super::driver::{Address, Buffer, Kernel, Launch, Pinned};
 use super::head::{Head, scored_voxels};
 use super::mosaic::{Mosaic, decision};
 use super::parameters as kernel;
-use crate::base::Result;
 use crate::base::error::refill;
-use crate::device::{Blend, Job, JobSize, MemoryPart, SlabOutput, not_finite};
+use crate::base::{Error, Result};
+use crate::device::{Blend, Job, JobSize, MemoryPart, SlabOutput, not_finite, out_of_order};
 use crate::volume::AxisMap;
 use crate::window::Slab;
 
@@ -51,6 +51,8 @@ pub(super) struct Resolving {
     scores: Buffer<f32>,
     labels_on_their_way: Pinned<u16>,
     flags_on_their_way: Pinned<u32>,
+    /// What was asked for and not yet collected.
+    asked: Option<Slab>,
     classify: Kernel,
     interpolate: Kernel,
 }
@@ -101,6 +103,7 @@ impl Resolving {
             scores: Buffer::new(context, "scores of a slab", scored)?,
             labels_on_their_way: Pinned::new(context, "labels of a slab", labels)?,
             flags_on_their_way: Pinned::new(context, "flags", 1)?,
+            asked: None,
             classify: gpu.kernel("classify")?,
             interpolate: gpu.kernel("interpolate")?,
         })
@@ -117,32 +120,48 @@ impl Resolving {
 }
 
 impl Mosaic {
-    /// Classifies the planes of `slab` and fills `output`.
-    pub(super) fn resolve(
-        &mut self,
-        gpu: &Gpu,
-        slab: &Slab,
-        output: &mut SlabOutput,
-        head: &Head,
-    ) -> Result<()> {
+    /// Asks to classify the planes of `slab`, and for the labels.
+    pub(super) fn ask_resolve(&mut self, gpu: &Gpu, slab: &Slab, head: &Head) -> Result<()> {
+        if self.resolving.asked.is_some() {
+            return Err(Error::Internal(
+                "a slab was asked for before the last was collected".into(),
+            ));
+        }
         // Planes that no tile touched may hold what was there before.
         self.clear_until(gpu, slab.planes.end)?;
         self.classify(gpu, slab, head)?;
         self.interpolate(gpu, slab, head)?;
+        let labels = self.labels(slab);
+        let resolving = &mut self.resolving;
+        resolving.labels_on_their_way.fetch(0..labels, &resolving.labels, 0, &gpu.stream)?;
+        resolving.flags_on_their_way.fetch(0..1, &resolving.flags, 0, &gpu.stream)?;
+        resolving.asked = Some(slab.clone());
+        Ok(())
+    }
+
+    /// Voxels of the output that a slab makes.
+    fn labels(&self, slab: &Slab) -> usize {
+        slab.output.len() * self.job.output[1].low.len() * self.job.output[2].low.len()
+    }
+
+    /// Waits for the slab that was asked for and fills `output`. Labels wait for what was asked of the
+    /// device before them, scores and probabilities, if wanted, for everything.
+    pub(super) fn collect(
+        &mut self,
+        gpu: &Gpu,
+        output: &mut SlabOutput,
+        head: &Head,
+    ) -> Result<()> {
+        let slab = out_of_order(self.resolving.asked.take(), "ask_resolve")?;
         let [_, rows, columns] = self.job.shape;
         let across = slab.planes.len() * rows * columns;
-        let labels =
-            slab.output.len() * self.job.output[1].low.len() * self.job.output[2].low.len();
+        let labels = self.labels(&slab);
         let resolving = &mut self.resolving;
-        let labels_on_their_way = &mut resolving.labels_on_their_way;
-        let flags_on_their_way = &mut resolving.flags_on_their_way;
-        labels_on_their_way.fetch(0..labels, &resolving.labels, 0, &gpu.stream)?;
-        flags_on_their_way.fetch(0..1, &resolving.flags, 0, &gpu.stream)?;
-        if flags_on_their_way.values()?[0] & kernel::FLAG_NOT_FINITE != 0 {
+        if resolving.flags_on_their_way.values()?[0] & kernel::FLAG_NOT_FINITE != 0 {
             return Err(not_finite(&slab.planes));
         }
         refill("labels of a slab", &mut output.classes, labels, 0)?;
-        output.classes.copy_from_slice(&labels_on_their_way.values()?[..labels]);
+        output.classes.copy_from_slice(&resolving.labels_on_their_way.values()?[..labels]);
         let scored = if self.job.scores { head.classes * across } else { 0 };
         refill("scores of a slab", &mut output.scores, scored, 0.0)?;
         resolving.scores.read(&gpu.stream, 0, &mut output.scores)?;

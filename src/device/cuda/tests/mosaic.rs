@@ -311,7 +311,8 @@ fn on_gpu(
                 }
             }
             Step::Resolve(slab) => {
-                run.resolve(gpu, slab, &mut output, &head).unwrap();
+                run.ask_resolve(gpu, slab, &head).unwrap();
+                run.collect(gpu, &mut output, &head).unwrap();
                 outputs.push(std::mem::take(&mut output));
             }
         }
@@ -426,7 +427,8 @@ fn scores_that_are_not_finite_are_an_error() {
                     run.blend(&gpu, tile, [false; 3], 0, &head, features).unwrap();
                 }
                 Step::Resolve(slab) => {
-                    error = run.resolve(&gpu, slab, &mut SlabOutput::default(), &head).err();
+                    run.ask_resolve(&gpu, slab, &head).unwrap();
+                    error = run.collect(&gpu, &mut SlabOutput::default(), &head).err();
                     break;
                 }
             }
