@@ -199,10 +199,10 @@ impl Forward {
             let (Op::Conv(conv), Some(packed)) = (op, packed) else { continue };
             let Packed { tiles, shortcut, .. } = packed;
             let mut convs = vec![(conv, &tiles.sizes, packed.weights, packed.bias)];
-            if let Some(PackedShortcut { op, sizes, weights, bias }) = shortcut {
-                if let Op::Conv(conv) = &plan.network.ops[*op] {
-                    convs.push((conv, sizes, *weights, *bias));
-                }
+            if let Some(PackedShortcut { op, sizes, weights, bias }) = shortcut
+                && let Op::Conv(conv) = &plan.network.ops[*op]
+            {
+                convs.push((conv, sizes, *weights, *bias));
             }
             for (conv, sizes, weights_at, bias_at) in convs {
                 let values = pack(sizes, tiles.kernel, &source.parameter(fold, conv.weight)?);

@@ -190,10 +190,8 @@ impl Stream {
         let mut stream = std::ptr::null_mut();
         let flags = sys::CUstream_flags::CU_STREAM_NON_BLOCKING as u32;
         // SAFETY: writes one handle; the context is current.
-        current.check(
-            unsafe { (current.cuStreamCreate)(&raw mut stream, flags) },
-            "making a stream",
-        )?;
+        let made = unsafe { (current.cuStreamCreate)(&raw mut stream, flags) };
+        current.check(made, "making a stream")?;
         Ok(Self { context: context.clone(), stream })
     }
 

@@ -201,8 +201,8 @@ impl Event {
         let mut event = std::ptr::null_mut();
         let flags = sys::CUevent_flags::CU_EVENT_DEFAULT as u32;
         // SAFETY: writes one handle; the context is current.
-        current
-            .check(unsafe { (current.cuEventCreate)(&raw mut event, flags) }, "making an event")?;
+        let made = unsafe { (current.cuEventCreate)(&raw mut event, flags) };
+        current.check(made, "making an event")?;
         Ok(Self { context: context.clone(), event })
     }
 
