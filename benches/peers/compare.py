@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Seconds for one 128^3 tile of STU-Net S and B: voxtile, OpenVINO, ONNX Runtime and PyTorch.
+"""Seconds for one 128^3 tile of STU-Net S, B or L: voxtile, OpenVINO, ONNX Runtime and PyTorch.
 
-usage: compare.py [--sizes S B] [--threads 2] [--runs 5] [--peers openvino ...]
+usage: compare.py [--sizes S B L] [--threads 2] [--runs 5] [--peers openvino ...]
 needs: pip install -r benches/peers/requirements.txt
 
 The runtimes take turns, one tile each, so that whatever else the machine does meets all of them;
@@ -21,7 +21,7 @@ import time
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, os.path.join(ROOT, "tests", "reference"))
 
-SIZES = {"S": "small", "B": "base"}
+SIZES = {"S": "small", "B": "base", "L": "large"}
 
 
 class Voxtile:
@@ -132,7 +132,7 @@ def runtimes(size, threads, wanted, program):
 def main():
     peers = ["openvino", "openvino-bf16", "onnxruntime", "pytorch", "pytorch-channels-last"]
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--sizes", nargs="+", default=list(SIZES), choices=list(SIZES))
+    parser.add_argument("--sizes", nargs="+", default=["S", "B"], choices=list(SIZES))
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--peers", nargs="+", default=peers, choices=peers)

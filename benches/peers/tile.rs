@@ -1,7 +1,7 @@
 //! voxtile's side of `benches/peers/compare.py`: runs one tile whenever it is told to, so that
 //! runtimes can take turns within one run of the comparison.
 //!
-//! usage: tile S|B THREADS [f32|bf16]. Each line on standard input runs gather, network and blending once;
+//! usage: tile S|B|L THREADS [f32|bf16]. Each line on standard input runs gather, network and blending once;
 //! the answer is a line with the seconds that took.
 
 #[path = "../../tests/common/mod.rs"]
@@ -23,14 +23,15 @@ use voxtile::window::Tile;
 fn main() {
     let mut arguments = std::env::args().skip(1).filter(|argument| argument != "--bench");
     let size = arguments.next().unwrap_or_default();
-    let channels = match size.as_str() {
-        "S" => 16,
-        "B" => 32,
+    let seeded = match size.as_str() {
+        "S" => SeededModel::stunet(16, 105),
+        "B" => SeededModel::stunet(32, 105),
+        "L" => SeededModel::stunet(64, 105).blocks(2),
         // What `cargo bench` runs without arguments.
         _ => return,
     };
     let threads = arguments.next().and_then(|threads| threads.parse().ok()).unwrap_or(0);
-    let model = Model::from_bytes(SeededModel::stunet(channels, 105).bytes()).unwrap();
+    let model = Model::from_bytes(seeded.bytes()).unwrap();
     let plan = Arc::new(Plan::new(model.network(0).clone()).unwrap());
     let patch = model.package().parts[0].patch;
     let mut noise = Noise(1);

@@ -100,6 +100,14 @@ impl SeededModel {
         self
     }
 
+    /// So many blocks at each level.
+    pub fn blocks(mut self, blocks: usize) -> Self {
+        self.blocks = blocks;
+        let stages = self.channels.len();
+        self.document["parts"][0]["architecture"]["blocks"] = json!(vec![blocks; stages]);
+        self
+    }
+
     /// More folds of the same shape, with weights of their own.
     pub fn folds(mut self, folds: usize) -> Self {
         self.folds = folds;
