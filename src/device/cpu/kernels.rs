@@ -352,7 +352,7 @@ kernels!(avx512_bf16, Avx512Bf16, [#[target_feature(enable = "avx512f,avx512bf16
 
 #[cfg(target_arch = "x86_64")]
 kernels!(avx512, Avx512, [#[target_feature(enable = "avx512f")]],
-    tables [F32: f32, f32, Single; BF16: bf16, Rounded, Rounded;],
+    tables [F32: f32, f32, Single;],
     narrow 1: [1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16],
     wide 2: [1 2 3 4 5 6 7 8 9 10 11 12], scores 8);
 
@@ -372,6 +372,24 @@ kernels!(portable, Portable, [],
     tables [F32: f32, f32, Single; BF16: bf16, Rounded, Rounded;],
     narrow 2: [1 2], wide 2: [1 2], scores 4);
 
+/// What touches no tensor and multiplies no `bf16` is the same code as without AVX512-BF16.
+#[cfg(target_arch = "x86_64")]
+static AVX512_BF16: Kernels = Kernels {
+    winograd: WinogradKernels {
+        output_tile: avx512_bf16::BF16.winograd.output_tile,
+        ..avx512::F32.winograd
+    },
+    blend_row: avx512::F32.blend_row,
+    mix: avx512::F32.mix,
+    transpose: avx512::F32.transpose,
+    score: avx512::F32.score,
+    highest: avx512::F32.highest,
+    last_above: avx512::F32.last_above,
+    softmax: avx512::F32.softmax,
+    sigmoid: avx512::F32.sigmoid,
+    ..avx512_bf16::BF16
+};
+
 impl Kernels {
     /// The kernels of `instructions`, which the caller has found among
     /// [`Instructions::available`].
@@ -381,9 +399,10 @@ impl Kernels {
     pub(super) fn of(instructions: Instructions, precision: Precision) -> Result<&'static Self> {
         let [single, narrow] = match instructions {
             #[cfg(target_arch = "x86_64")]
-            Instructions::Avx512Bf16 => [&avx512::F32, &avx512_bf16::BF16],
+            Instructions::Avx512Bf16 => [&avx512::F32, &AVX512_BF16],
             #[cfg(target_arch = "x86_64")]
-            Instructions::Avx512 => [&avx512::F32, &avx512::BF16],
+            // Processors without AVX512-BF16 gain little; one table less in the library.
+            Instructions::Avx512 => [&avx512::F32, &avx2::BF16],
             #[cfg(target_arch = "x86_64")]
             Instructions::Avx2 => [&avx2::F32, &avx2::BF16],
             #[cfg(target_arch = "aarch64")]

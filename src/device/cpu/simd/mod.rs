@@ -116,15 +116,16 @@ impl Instructions {
         let mut sets = Vec::new();
         #[cfg(target_arch = "x86_64")]
         {
-            if std::arch::is_x86_feature_detected!("avx512f") {
+            let avx2 = std::arch::is_x86_feature_detected!("avx2")
+                && std::arch::is_x86_feature_detected!("fma");
+            // bf16 of AVX-512 has AVX2's kernels.
+            if avx2 && std::arch::is_x86_feature_detected!("avx512f") {
                 if std::arch::is_x86_feature_detected!("avx512bf16") {
                     sets.push(Self::Avx512Bf16);
                 }
                 sets.push(Self::Avx512);
             }
-            if std::arch::is_x86_feature_detected!("avx2")
-                && std::arch::is_x86_feature_detected!("fma")
-            {
+            if avx2 {
                 sets.push(Self::Avx2);
             }
         }
