@@ -8,7 +8,8 @@
 //   for (const auto &[label, found] : voxtile::statistics(volume, labels, model))
 //       ... label.name, found.milliliters
 //
-// Failures are thrown as voxtile::Error. An exception thrown by a function that follows a run cancels
+// Failures are thrown as voxtile::Error; with VOXTILE_EXPECTED defined, voxtile::attempt() gives them
+// as values. An exception thrown by a function that follows a run cancels
 // the run and is rethrown from it. Threads: as voxtile.h says of the handles inside.
 #pragma once
 
@@ -18,7 +19,9 @@
 #include <cstdint>
 #include <exception>
 #include <functional>
+#include <iterator>
 #include <memory>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <type_traits>
@@ -41,6 +44,10 @@ namespace detail {
 template <auto Free> struct Deleter {
     template <class T> void operator()(T *pointer) const noexcept { Free(pointer); }
 };
+
+/// The type of a span's values: of anything that std::data() and std::size() take.
+template <class Span>
+using Value = std::remove_cv_t<std::remove_pointer_t<decltype(std::data(std::declval<Span &>()))>>;
 
 template <class Call> void check(Call &&call) {
     voxtile_error error{};
@@ -72,16 +79,17 @@ template <class T> constexpr uint32_t element_type() noexcept {
 }
 
 /// A volume of one channel whose voxels lie one after the other, i fastest: `dims` voxels along i,
-/// j, k, `spacing` in mm. It looks at `voxels`, which must outlive it. Origin 0 and axes to the left,
+/// j, k, `spacing` in mm. It looks at `voxels`, a vector, array, span or any other type that std::data()
+/// and std::size() take, whose values must outlive it. Origin 0 and axes to the left,
 /// to the back and to the head (LPS), unless its `origin` and `direction` are set. Throws
 /// std::invalid_argument if there are not as many voxels as `dims` say.
-template <class T>
-voxtile_volume dense(const std::vector<T> &voxels, const std::array<int64_t, 3> &dims,
+template <class Voxels>
+voxtile_volume dense(const Voxels &voxels, const std::array<int64_t, 3> &dims,
                      const std::array<double, 3> &spacing) {
     auto volume = make<voxtile_volume>();
-    volume.dtype = element_type<T>();
-    volume.data = voxels.data();
-    uint64_t left = voxels.size();
+    volume.dtype = element_type<detail::Value<const Voxels>>();
+    volume.data = std::data(voxels);
+    uint64_t left = std::size(voxels);
     std::string shape;
     for (int axis = 0; axis < 3; ++axis) {
         volume.dims[axis] = dims[axis];
@@ -91,7 +99,7 @@ voxtile_volume dense(const std::vector<T> &voxels, const std::array<int64_t, 3> 
     }
     if (left != 1)
         throw std::invalid_argument("a volume of " + shape + " voxels, but there are " +
-                                    std::to_string(voxels.size()));
+                                    std::to_string(std::size(voxels)));
     return volume;
 }
 
@@ -350,26 +358,27 @@ private:
     std::unique_ptr<voxtile_session, detail::Deleter<voxtile_session_release>> session_;
 };
 
-/// What each of `values` covers in a label map on the grid of `volume`, dense [k][j][i].
-template <class Value>
-std::vector<voxtile_label_statistics> statistics(const voxtile_volume &volume,
-                                                 const std::vector<Value> &labels,
+/// What each of `values` covers in a label map on the grid of `volume`, dense [k][j][i]; `labels` is
+/// anything that std::data() and std::size() take.
+template <class Labels>
+std::vector<voxtile_label_statistics> statistics(const voxtile_volume &volume, const Labels &labels,
                                                  const std::vector<uint32_t> &values) {
+    using Value = detail::Value<const Labels>;
     static_assert(std::is_same_v<Value, uint8_t> || std::is_same_v<Value, uint16_t>,
                   "label maps are uint8_t or uint16_t");
     std::vector<voxtile_label_statistics> found(values.size(), make<voxtile_label_statistics>());
     detail::check([&](voxtile_error *e) {
         return voxtile_statistics(&volume, sizeof(Value) == 1 ? VOXTILE_U8 : VOXTILE_U16,
-                                  labels.data(), labels.size() * sizeof(Value), values.data(),
+                                  std::data(labels), std::size(labels) * sizeof(Value), values.data(),
                                   uint32_t(values.size()), 0, found.data(), e);
     });
     return found;
 }
 
 /// The same of each label of a model but the background, with the label.
-template <class Value>
+template <class Labels>
 std::vector<std::pair<Label, voxtile_label_statistics>>
-statistics(const voxtile_volume &volume, const std::vector<Value> &labels, const Model &model) {
+statistics(const voxtile_volume &volume, const Labels &labels, const Model &model) {
     std::vector<uint32_t> values;
     std::vector<std::pair<Label, voxtile_label_statistics>> named;
     for (Label label : model.labels()) {
@@ -381,5 +390,60 @@ statistics(const voxtile_volume &volume, const std::vector<Value> &labels, const
     for (size_t index = 0; index < found.size(); ++index) named[index].second = found[index];
     return named;
 }
+
+#ifdef VOXTILE_EXPECTED
+
+/// A value, or why there is none. Programs without exceptions use the functions of voxtile.h.
+template <class T> class Expected {
+public:
+    Expected(T value) : value_(std::move(value)) {}
+    Expected(Error error) : error_(std::move(error)) {}
+
+    explicit operator bool() const noexcept { return value_.has_value(); }
+    /// The value; there must be one.
+    T &operator*() noexcept { return *value_; }
+    const T &operator*() const noexcept { return *value_; }
+    T *operator->() noexcept { return &*value_; }
+    const T *operator->() const noexcept { return &*value_; }
+    /// Why there is no value; there must be none.
+    const Error &error() const noexcept { return *error_; }
+
+private:
+    std::optional<T> value_;
+    std::optional<Error> error_;
+};
+
+/// Whether a call that returns nothing succeeded, or why not.
+template <> class Expected<void> {
+public:
+    Expected() = default;
+    Expected(Error error) : error_(std::move(error)) {}
+
+    explicit operator bool() const noexcept { return !error_; }
+    /// Why it failed; it must have.
+    const Error &error() const noexcept { return *error_; }
+
+private:
+    std::optional<Error> error_;
+};
+
+/// What `call` returns, or the Error it throws; other exceptions go on.
+///
+///   auto model = voxtile::attempt([&] { return voxtile::Model(path); });
+///   if (!model) ... model.error().what()
+template <class Call> auto attempt(Call &&call) -> Expected<decltype(call())> {
+    try {
+        if constexpr (std::is_void_v<decltype(call())>) {
+            call();
+            return {};
+        } else {
+            return call();
+        }
+    } catch (const Error &error) {
+        return error;
+    }
+}
+
+#endif // VOXTILE_EXPECTED
 
 } // namespace voxtile

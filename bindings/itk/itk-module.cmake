@@ -4,8 +4,6 @@ set(DOCUMENTATION "Segments volumes with STU-Net and nnU-Net networks by voxtile
 itk_module(Voxtile
   DEPENDS
     ITKCommon
-  TEST_DEPENDS
-    ITKTestKernel
   DESCRIPTION
     "${DOCUMENTATION}"
   EXCLUDE_FROM_DEFAULT

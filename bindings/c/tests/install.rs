@@ -17,7 +17,7 @@ fn run(command: &mut Command) -> String {
     text
 }
 
-/// Whether a tool is there. CI must have it, but for cargo-c; elsewhere its test is left out, loudly.
+/// Whether a tool is there. CI must have it, but for cargo-c; elsewhere its test is left out.
 fn has(tool: &[&str]) -> bool {
     let output = Command::new(tool[0]).args(&tool[1..]).arg("--version").output();
     let found = output.is_ok_and(|output| output.status.success());

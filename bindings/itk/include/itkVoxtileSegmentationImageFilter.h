@@ -75,6 +75,14 @@ public:
   itkSetMacro(MemoryBudget, uint64_t);
   itkGetConstMacro(MemoryBudget, uint64_t);
 
+  /** How the network's values are held, one of VOXTILE_PRECISION_*; 0, the default, is the device's own. */
+  itkSetMacro(Precision, uint32_t);
+  itkGetConstMacro(Precision, uint32_t);
+
+  /** Bytes of a GPU's memory that the run may take; 0, the default, is no limit. */
+  itkSetMacro(DeviceMemoryBudget, uint64_t);
+  itkGetConstMacro(DeviceMemoryBudget, uint64_t);
+
   /** Distance of tiles as a fraction of the patch, above 0 and at most 1. */
   itkSetMacro(TileStep, float);
   itkGetConstMacro(TileStep, float);
@@ -100,6 +108,14 @@ public:
     }
   }
   itkGetConstReferenceMacro(KeepLabels, std::vector<uint32_t>);
+
+  /** Steps that tidy up labels, after those of the model; none by default. */
+  void
+  SetCleanup(voxtile::Cleanup cleanup)
+  {
+    m_Cleanup = std::move(cleanup);
+    this->Modified();
+  }
 
   /** The model's labels, the background included. Opens the model if need be. */
   LabelNamesType
@@ -128,10 +144,13 @@ private:
   uint32_t              m_Device{ 0 };
   uint32_t              m_Threads{ 0 };
   uint64_t              m_MemoryBudget{ 0 };
+  uint32_t              m_Precision{ 0 };
+  uint64_t              m_DeviceMemoryBudget{ 0 };
   float                 m_TileStep{ 0.5f };
   bool                  m_Mirror{ false };
   bool                  m_Raw{ false };
   std::vector<uint32_t> m_KeepLabels;
+  voxtile::Cleanup      m_Cleanup;
 
   /** What is kept between updates, and what it was made for. */
   std::unique_ptr<voxtile::Model>   m_Model;

@@ -77,7 +77,8 @@ VoxtileSegmentationImageFilter<TInputImage, TLabelImage>::OpenSession()
 {
   const voxtile::Model & model = this->OpenModel();
   const std::string      wanted =
-    std::to_string(m_Device) + ' ' + std::to_string(m_Threads) + ' ' + std::to_string(m_MemoryBudget);
+    std::to_string(m_Device) + ' ' + std::to_string(m_Threads) + ' ' + std::to_string(m_MemoryBudget) + ' ' +
+    std::to_string(m_Precision) + ' ' + std::to_string(m_DeviceMemoryBudget);
   if (!m_Session || m_OpenedSession != wanted)
   {
     m_Session.reset();
@@ -85,6 +86,8 @@ VoxtileSegmentationImageFilter<TInputImage, TLabelImage>::OpenSession()
     options.device = m_Device;
     options.threads = m_Threads;
     options.host_budget = m_MemoryBudget;
+    options.precision = m_Precision;
+    options.device_budget = m_DeviceMemoryBudget;
     options.log = VoxtileDetail::Log;
     m_Session = std::make_unique<voxtile::Session>(model, options);
     m_OpenedSession = wanted;
@@ -182,6 +185,7 @@ VoxtileSegmentationImageFilter<TInputImage, TLabelImage>::GenerateData()
   options.tile_step = m_TileStep;
   options.keep = m_KeepLabels.data();
   options.keep_count = static_cast<uint32_t>(m_KeepLabels.size());
+  m_Cleanup.set_in(options);
 
   auto                   found = voxtile::make<voxtile_output>();
   // Labels of another type than the library's are made beside the output.
@@ -240,6 +244,8 @@ VoxtileSegmentationImageFilter<TInputImage, TLabelImage>::PrintSelf(std::ostream
   os << indent << "Device: " << m_Device << std::endl;
   os << indent << "Threads: " << m_Threads << std::endl;
   os << indent << "MemoryBudget: " << m_MemoryBudget << std::endl;
+  os << indent << "Precision: " << m_Precision << std::endl;
+  os << indent << "DeviceMemoryBudget: " << m_DeviceMemoryBudget << std::endl;
   os << indent << "TileStep: " << m_TileStep << std::endl;
   os << indent << "Mirror: " << m_Mirror << std::endl;
   os << indent << "Raw: " << m_Raw << std::endl;

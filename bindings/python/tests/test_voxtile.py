@@ -49,6 +49,24 @@ def test_simpleitk(session, expected):
         assert getattr(labels, get)() == getattr(image, get)()
 
 
+@pytest.mark.parametrize("ending", ["nii.gz", "nrrd", "mha"])
+def test_files_at_a_slant(session, ending, tmp_path):
+    sitk = pytest.importorskip("SimpleITK")
+    image = sitk.ReadImage(str(CT))
+    turn = sitk.Euler3DTransform((0, 0, 0), 0.1, -0.2, 0.3).GetMatrix()
+    direction = np.reshape(turn, (3, 3)) @ np.reshape(image.GetDirection(), (3, 3))
+    image.SetDirection(direction.ravel().tolist())
+    path, output = tmp_path / f"ct.{ending}", tmp_path / "labels.nrrd"
+    sitk.WriteImage(image, str(path))
+    program = os.environ.get("VOXTILE_PROGRAM") or shutil.which("voxtile")
+    subprocess.run([program, "segment", path, "-m", MODEL, "-o", output, "--quiet"], check=True)
+    expected = sitk.GetArrayFromImage(sitk.ReadImage(str(output)))
+    image = sitk.ReadImage(str(path))
+    labels = session.segment(image)
+    assert (sitk.GetArrayFromImage(labels) == expected).all() and expected.any()
+    assert labels.GetDirection() == image.GetDirection()
+
+
 def test_nibabel(session, expected):
     nibabel = pytest.importorskip("nibabel")
     image = nibabel.load(CT)

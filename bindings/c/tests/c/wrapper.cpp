@@ -1,9 +1,18 @@
 // Uses what voxtile.hpp adds to the examples. argv: MODEL.safetensors of 4 labels.
+#define VOXTILE_EXPECTED
 #include "voxtile.hpp"
 
 #include <cstdio>
 
 namespace {
+
+/// A span as applications have their own.
+template <class T> struct View {
+    const T *first;
+    size_t count;
+    const T *data() const { return first; }
+    size_t size() const { return count; }
+};
 
 int failures = 0;
 
@@ -44,6 +53,26 @@ try {
     for (const uint8_t label : whole) background += label == 0;
     CHECK(found.size() == 3 && found[0].value == 3);
     CHECK(found[0].voxels + found[1].voxels + found[2].voxels + background == whole.size());
+
+    // spans
+    const auto dense = voxtile::dense(View<int16_t>{image.data(), image.size()}, {side, side, side}, {1.5, 1.5, 1.5});
+    CHECK(session.segment(dense) == whole);
+    const View<uint8_t> labels{whole.data(), whole.size()};
+    CHECK(voxtile::statistics(dense, labels, {3})[0].voxels == found[0].voxels);
+    const std::array<float, 8> few{};
+    CHECK(voxtile::dense(few, {2, 2, 2}, {1, 1, 1}).dtype == VOXTILE_F32);
+
+    // failures as values
+    const auto none = voxtile::attempt([] { return voxtile::Model("none.safetensors"); });
+    CHECK(!none && none.error().status == VOXTILE_E_IO && none.error().what()[0] != 0);
+    auto again = voxtile::attempt([&] { return session.segment(volume); });
+    CHECK(again && *again == whole && again->size() == whole.size());
+    auto nowhere = voxtile::make<voxtile_output>();
+    CHECK(!voxtile::attempt([&] { session.run(voxtile::make<voxtile_volume>(), nowhere); }));
+    nowhere.labels_dtype = VOXTILE_U8;
+    nowhere.labels = again->data();
+    nowhere.labels_size = again->size();
+    CHECK(bool(voxtile::attempt([&] { session.run(volume, nowhere); })));
 
     // a box
     auto options = voxtile::make<voxtile_run_options>();

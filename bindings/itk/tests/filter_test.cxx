@@ -216,6 +216,18 @@ TestOptions()
   {
     CHECK(labels[voxel] == (all->GetBufferPointer()[voxel] == 5 ? 5 : 0));
   }
+  voxtile::Cleanup cleanup;
+  cleanup.minimum_size(1e9);
+  filter->SetCleanup(std::move(cleanup));
+  filter->Update();
+  labels = filter->GetOutput()->GetBufferPointer();
+  CHECK(std::all_of(labels, labels + all->GetBufferedRegion().GetNumberOfPixels(), [](auto label) { return label == 0; }));
+  filter->SetCleanup({});
+  filter->SetKeepLabels({});
+  filter->SetPrecision(VOXTILE_PRECISION_BF16);
+  filter->Update();
+  const auto differing = Differing(all.GetPointer(), filter->GetOutput());
+  CHECK(differing > 0 && differing < all->GetBufferedRegion().GetNumberOfPixels() / 100);
 }
 
 static void
