@@ -49,7 +49,7 @@ SHARED_RESERVED = 1024
 
 # What a kernel whose name begins so must contain: the tensor cores' product, the load of its
 # operand from shared memory, and the copy to shared memory that needs no register.
-MEANT = {"conv_mma": ("HMMA", "LDSM", "LDGSTS")}
+MEANT = {"conv_mma": ("HMMA", "LDSM", "LDGSTS"), "conv_direct_half": ("HMMA",)}
 # Loads and stores of local memory: spilled registers, or arrays indexed at run time.
 NEVER = ("LDL", "STL")
 

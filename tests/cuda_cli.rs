@@ -255,6 +255,26 @@ fn single_precision_finds_the_processor_s_labels() {
     assert!(text.contains("--device cpu takes no GPU"), "{text}");
 }
 
+/// More channels than the kernels take.
+#[test]
+fn what_no_gpu_can_compute_the_processor_does() {
+    let Some(driver) = emulator::emulated() else { return };
+    let mut model = SeededModel { inputs: 100, ..SeededModel::small([8; 3], 3) }
+        .with("normalization", vec![serde_json::json!({ "scheme": "none" }); 100].into());
+    model.document["parts"][0]["architecture"]["input_channels"] = 100.into();
+    let place = Place::new(&model.bytes(), [8, 8, 8]);
+    let images = ["image.nii.gz"; 100];
+    let run = |device| {
+        let output = ["-m", "model.safetensors", "-o", "labels.nii", "--overwrite"];
+        let arguments = [&["segment"], &images[..], &output, &["--device", device]].concat();
+        place.run((driver, &[]), &arguments)
+    };
+    let output = run("auto");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && text.contains("100 channels"), "{text}");
+    assert!(!run("cuda").status.success());
+}
+
 /// A GPU of exactly the bytes that a run was estimated to take is enough; with fewer there are ever
 /// leaner ways, and then an error that says what was missing.
 #[test]

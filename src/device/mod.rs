@@ -244,6 +244,13 @@ pub trait Device: Send {
         None
     }
 
+    /// Bytes of its memory that measuring takes, at most: of `native` voxels, and where planes that
+    /// are resampled are measured, of those of a job.
+    fn meter_bytes(&self, native: [usize; 3], resampled: Option<&JobSize>) -> u64 {
+        let _ = (native, resampled);
+        0
+    }
+
     /// Takes native planes of a channel, `[planes][native1][native2]`, in ascending order, at most
     /// [`NATIVE_PLANES`](crate::volume::native::NATIVE_PLANES). Those that the planes of the volume
     /// made last and next do not need are forgotten.

@@ -61,14 +61,17 @@ fn choose<T>(
 ) -> Result<T> {
     let open = |choice| device::open(choice, options.precision, Arc::clone(pool));
     let DeviceChoice::Auto = options.device else { return ready(open(options.device)?) };
-    let mut refused = Vec::new();
+    let (mut refused, mut any_opened) = (Vec::new(), false);
     for ordinal in 0..device::gpu_count().unwrap_or(0) {
-        match open(DeviceChoice::Cuda(ordinal)).and_then(&ready) {
+        let opened = open(DeviceChoice::Cuda(ordinal));
+        any_opened |= opened.is_ok();
+        match opened.and_then(&ready) {
             Err(error) if of_the_gpu(&error) => refused.push(error),
             done => return done,
         }
     }
-    if refused.iter().all(|error| matches!(error, Error::NoDevice(_) | Error::Unsupported(_))) {
+    let absent = |error: &Error| matches!(error, Error::NoDevice(_) | Error::Unsupported(_));
+    if !any_opened && refused.iter().all(absent) {
         // It says why there is none.
         return ready(open(DeviceChoice::Auto)?);
     }

@@ -7,7 +7,10 @@ use crate::base::{Error, Result};
 use crate::device::{Blend, Device, DeviceInfo, JobSize, MemoryPart, Place, ResamplingSize};
 use crate::model::{self, Model, Part};
 use crate::net::Plan;
-use crate::volume::{Grids, Recipe, VolumeView, native, preparation_bytes, prepare, stream};
+use crate::volume::meter::may_meter;
+use crate::volume::{
+    Generation, Grids, Recipe, VolumeView, native, preparation_bytes, prepare, stream,
+};
 use crate::window::{self, Grain};
 
 /// What plans, lists and names hold beside the large buffers.
@@ -308,13 +311,20 @@ impl Sizing<'_> {
             .job_memory(&self.plans[index], part.folds.len(), &job)
             .into_iter()
             .partition(|part| part.place == Place::Host);
+        if metered && may_meter(&recipe) {
+            // Before the rest of the job takes memory.
+            let resampled = (recipe.generation == Generation::V1).then_some(&job);
+            let measuring = self.device.meter_bytes(native_shape, resampled);
+            let rest = measuring.saturating_sub(MemoryPart::sum(&on_device, Place::Device));
+            always.push(MemoryPart::on_device("measuring the volume", rest));
+        }
         always.extend(on_device);
         let channels = part.architecture.input_channels;
         let mut made = stream::bytes(&grids, &recipe, channels, self.threads);
         if resamples {
             made = made.max(native::bytes(&grids));
         }
-        if recipe.generation == crate::volume::Generation::V1 {
+        if recipe.generation == Generation::V1 {
             made += 3 * (shape[1] * shape[2]) as u64 * self.threads as u64;
         }
         running.push(MemoryPart::new("planes on their way to the network's grid", prepared + made));

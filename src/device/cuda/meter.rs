@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use super::driver::{Address, Buffer, Kernel, Launch};
 use super::parameters::{self as kernel, MeasureLines};
-use super::resample::Resampler;
+use super::resample::{self, Resampler};
 use super::volume::Staging;
 use super::{Cuda, Gpu};
 use crate::base::Result;
-use crate::device::out_of_order;
+use crate::device::{JobSize, out_of_order};
 use crate::volume::native::NATIVE_PLANES;
 use crate::volume::prepare::PIECE_PLANES;
 use crate::volume::{LineStatistics, Meter, Resampling};
@@ -28,6 +28,19 @@ pub(super) struct Metering {
     lines: Buffer<kernel::LineStatistics>,
     measured: usize,
     kernel: Kernel,
+}
+
+/// What it occupies, at most: of native planes, or of those of a job.
+pub(super) fn bytes(native: [usize; 3], resampled: Option<&JobSize>) -> u64 {
+    let of = |[planes, rows, columns]: [usize; 3], held: usize| {
+        let values = 4 * held.min(planes) * rows * columns;
+        (values + size_of::<kernel::LineStatistics>() * planes * rows) as u64
+    };
+    let resampled = resampled.and_then(|size| Some((size, size.resampling.as_ref()?)));
+    let made = resampled.map_or(0, |(size, native)| {
+        of(size.shape, PIECE_PLANES) + resample::memory(size, native).bytes
+    });
+    of(native, NATIVE_PLANES).max(made)
 }
 
 impl Metering {
@@ -50,6 +63,13 @@ impl Metering {
             measured: 0,
             kernel: gpu.kernel("measure_lines")?,
         })
+    }
+
+    /// Bytes of the device's memory that it has.
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> u64 {
+        let resampler = self.resampler.as_ref().map_or(0, Resampler::bytes);
+        self.planes.bytes() + self.lines.bytes() + resampler
     }
 
     fn take(

@@ -288,6 +288,10 @@ impl Device for Cuda {
         mosaic::memory(job, head, network.patch())
     }
 
+    fn meter_bytes(&self, native: [usize; 3], resampled: Option<&JobSize>) -> u64 {
+        meter::bytes(native, resampled)
+    }
+
     fn load(&mut self, plan: Arc<Plan>, weights: &dyn Weights) -> Result<()> {
         self.finish();
         // Before the next one takes memory.

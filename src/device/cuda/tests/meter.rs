@@ -5,7 +5,7 @@ use super::{Noise, emulate};
 use crate::base::Pool;
 use crate::device::cuda::Cuda;
 use crate::device::{Device, Precision};
-use crate::volume::Preparation;
+use crate::volume::{Meter, Preparation};
 
 /// Whether numbers are the same but for their last digits.
 fn close(found: f32, expected: f32) -> bool {
@@ -53,4 +53,15 @@ fn volumes_are_measured_as_by_the_processor() {
         }
     }
     assert!(resampled > 20 && kept > 5, "{resampled}, {kept}");
+}
+
+#[test]
+fn what_measuring_takes_is_known_before() {
+    emulate();
+    let mut device = Cuda::open(None, Precision::F16).unwrap();
+    for native in [[1, 1, 1], [3, 40, 50], [70, 90, 2]] {
+        device.start(native, None).unwrap();
+        let taken = device.metering.as_ref().unwrap().bytes();
+        assert_eq!(taken, device.meter_bytes(native, None), "{native:?}");
+    }
 }
