@@ -116,7 +116,8 @@ def install_stubs():
     slicer.errors = []
     slicer.loaded = []
     slicer.mrmlScene = object()
-    slicer.app = types.SimpleNamespace(temporaryPath=tempfile.mkdtemp(prefix="voxtile-test-"))
+    slicer.app = Widget()
+    slicer.app.temporaryPath = tempfile.mkdtemp(prefix="voxtile-test-")
 
     def saveNode(node, path, properties):
         assert properties == {"useCompression": 0}
@@ -322,6 +323,26 @@ class WidgetTest(unittest.TestCase):
         }
         used = set(vars(self.ui)) | {"mirrorCheckBox", "labelsEdit", "deviceSelector", "statusLabel"}
         self.assertLessEqual(used, names)
+
+    def test_the_sample_is_offered_once_the_application_has_started(self):
+        offered = []
+        samples = types.ModuleType("SampleData")
+        samples.SampleDataLogic = types.SimpleNamespace(
+            registerCustomSampleDataSource=lambda **source: offered.append(source)
+        )
+        sys.modules["SampleData"] = samples
+        module.VoxtileSegmentation(types.SimpleNamespace())
+        start = slicer.app.slots["startupCompleted"]
+        start()
+        self.assertEqual(offered, [])  # a source tree has none
+        with tempfile.TemporaryDirectory() as folder:
+            sample = Path(folder).resolve() / "Resources" / "SampleData" / "ct.nii.gz"
+            sample.parent.mkdir(parents=True)
+            sample.write_bytes((ROOT / "examples" / "ct.nii.gz").read_bytes())
+            self.addCleanup(setattr, module, "SAMPLE", module.SAMPLE)
+            module.SAMPLE = sample
+            start()
+        self.assertEqual((offered[0]["sampleName"], offered[0]["uris"]), ("VoxtileCT", sample.as_uri()))
 
     def test_the_module_describes_itself(self):
         parent = types.SimpleNamespace()

@@ -17,6 +17,7 @@ from slicer.ScriptedLoadableModule import (
 from VoxtileLib import ProgramError, Run, check_model, find_program
 
 POLL_MS = 100
+SAMPLE = Path(__file__).resolve().parent / "Resources" / "SampleData" / "ct.nii.gz"
 
 
 class VoxtileSegmentation(ScriptedLoadableModule):
@@ -28,9 +29,26 @@ class VoxtileSegmentation(ScriptedLoadableModule):
         self.parent.contributors = ["The voxtile authors"]
         self.parent.helpText = (
             "Segments a volume with a STU-Net or nnU-Net network from one model file (.safetensors). "
-            "Nothing is downloaded or uploaded. 3D Slicer's sample data CTChest is a volume to try."
+            "Nothing is downloaded or uploaded. The sample data VoxtileCT is a volume to try."
         )
         self.parent.acknowledgementText = "STU-Net and nnU-Net are the work of their authors."
+        # The module of sample data is there only then.
+        slicer.app.connect("startupCompleted()", register_sample_data)
+
+
+def register_sample_data():
+    """Offers the CT that the extension brings along in the module Sample Data."""
+    import SampleData
+
+    if SAMPLE.is_file():
+        SampleData.SampleDataLogic.registerCustomSampleDataSource(
+            category="voxtile",
+            sampleName="VoxtileCT",
+            uris=SAMPLE.as_uri(),
+            fileNames="VoxtileCT.nii.gz",
+            nodeNames="VoxtileCT",
+            thumbnailFileName=str(SAMPLE.parent.parent / "Icons" / "VoxtileSegmentation.png"),
+        )
 
 
 class VoxtileSegmentationWidget(ScriptedLoadableModuleWidget):
@@ -235,7 +253,7 @@ class VoxtileSegmentationTest(ScriptedLoadableModuleTest):
             return
         import SampleData
 
-        volume = SampleData.downloadSample("CTChest")
+        volume = SampleData.downloadSample("VoxtileCT")
         logic = VoxtileSegmentationLogic()
         logic.start(volume, model)
         while not logic.poll():
