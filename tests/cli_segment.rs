@@ -420,7 +420,10 @@ fn interrupts_cancel_and_leave_nothing() {
         .spawn()
         .unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
-    assert!(lines.any(|line| line.contains("the network's grid")), "the run did not get to its tiles");
+    assert!(
+        lines.any(|line| line.contains("the network's grid")),
+        "the run did not get to its tiles"
+    );
     std::thread::sleep(std::time::Duration::from_millis(200));
     let interrupted = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
     assert!(interrupted.unwrap().success());
