@@ -140,7 +140,7 @@ fn gpus_are_listed_and_run_on() {
     let mut command = Command::new(&program);
     command.arg(&model).env("LD_LIBRARY_PATH", &emulator);
     command.env("VOXTILE_EMULATOR_DEVICES", "2").env("VOXTILE_EMULATOR_CAPABILITY", "8.0");
-    command.env("VOXTILE_EMULATOR_MEMORY", (64 << 20).to_string());
+    command.env("VOXTILE_EMULATOR_MEMORY", (128 << 20).to_string());
     let text = run(&mut command);
     assert!(text.contains("all checks passed"), "{text}");
 }

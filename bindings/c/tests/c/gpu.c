@@ -1,4 +1,4 @@
-/* Runs on two emulated GPUs of 64 MiB beside the processor. argv: MODEL.safetensors of 4 labels. */
+/* Runs on two emulated GPUs of 128 MiB beside the processor. argv: MODEL.safetensors of 4 labels. */
 #include "check.h"
 
 static char told[2000];
@@ -37,7 +37,7 @@ static void devices(void)
     EXPECT(VOXTILE_OK, voxtile_device_get(2, &d, &error), "");
     CHECK(d.id == 3 && d.kind == VOXTILE_CUDA && d.ordinal == 1 && d.covered == 1);
     CHECK(d.capability_major == 8 && d.capability_minor == 0);
-    CHECK(d.memory_total == 64 << 20 && d.memory_free == d.memory_total);
+    CHECK(d.memory_total == 128 << 20 && d.memory_free == d.memory_total);
     CHECK(strcmp(d.kernels, "sm_80") == 0 && strncmp(d.driver, "12.", 3) == 0);
     CHECK(strstr(d.name, "emulated") != NULL);
     EXPECT(VOXTILE_E_ARGUMENT, voxtile_device_get(3, &d, &error), "there are 3");
