@@ -2,7 +2,7 @@
 """Seconds for one 128^3 tile of STU-Net S, B or L: voxtile, OpenVINO, ONNX Runtime and PyTorch.
 
 usage: compare.py [--sizes S B L] [--threads 2] [--runs 5] [--peers openvino ...]
-needs: pip install -r benches/peers/requirements.txt
+needs: pip install -r benches/peers/requirements.txt; for L more than 24 GiB of memory
 
 The runtimes take turns, one tile each, so that whatever else the machine does meets all of them;
 each has its least and its median time. One input channel, 105 classes; the heads of deep
