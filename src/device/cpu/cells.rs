@@ -36,6 +36,12 @@ impl CellColumns {
     }
 }
 
+/// What a voxel of an output axis lies between, and the weights of the two.
+fn ends(map: &AxisMap, at: usize) -> [(usize, f32); 2] {
+    let fraction = map.fraction[at];
+    [(map.low[at] as usize, 1.0 - fraction), (map.high[at] as usize, fraction)]
+}
+
 /// The cells along one row of the output grid.
 pub(super) struct CellRow<'a> {
     mosaic: &'a Mosaic,
@@ -57,10 +63,6 @@ impl<'a> CellRow<'a> {
     /// The cells of a row of the output.
     pub(super) fn new(mosaic: &'a Mosaic, plane: usize, row: usize) -> Self {
         let [map0, map1, _] = &mosaic.job.output;
-        let ends = |map: &AxisMap, at: usize| {
-            let fraction = map.fraction[at];
-            [(map.low[at] as usize, 1.0 - fraction), (map.high[at] as usize, fraction)]
-        };
         let (ends0, ends1) = (ends(map0, plane), ends(map1, row));
         let rows = std::array::from_fn(|corner| {
             let ((plane, weight0), (row, weight1)) = (ends0[corner / 2], ends1[corner % 2]);
@@ -99,9 +101,7 @@ impl<'a> CellRow<'a> {
 
     /// The columns that output column `x` lies between, and their weights.
     fn ends(&self, x: usize) -> [(usize, f32); 2] {
-        let map = &self.mosaic.job.output[2];
-        let fraction = map.fraction[x];
-        [(map.low[x] as usize, 1.0 - fraction), (map.high[x] as usize, fraction)]
+        ends(&self.mosaic.job.output[2], x)
     }
 
     /// The class of the nearest corner if some corner was touched by no tile.

@@ -1,6 +1,8 @@
 //! The last layer's weights: from features to class scores.
 
+use super::kernels::Kernels;
 use super::memory::{BLOCK, Buffer};
+use super::scores::{Scored, Side};
 use crate::base::Result;
 use crate::net::{Network, Weights};
 
@@ -54,5 +56,43 @@ impl Head {
             }
         }
         Ok(Self { classes, padded_classes, features, folds, weights, bias, mean_bias })
+    }
+
+    /// The scores, `[class]`, of voxels whose features lie side by side: those of one fold, or of all
+    /// folds, one fold's after the other, for the mean of their scores. `values` and `scores` are
+    /// buffers of a thread's scratch memory.
+    ///
+    /// # Safety
+    /// `values` holds the features and `scores` has room for the padded classes, of as many voxels
+    /// as lie side by side; the kernels' instructions are there.
+    pub(super) unsafe fn score<'s>(
+        &self,
+        kernels: &Kernels,
+        fold: Option<usize>,
+        values: &Buffer,
+        scores: &'s mut Buffer,
+    ) -> &'s mut [Side] {
+        let [features, classes] = [self.features, self.padded_classes];
+        // SAFETY: there are `folds` sets of weights; the rest as the caller promises.
+        unsafe {
+            let (feature_count, weights, bias) = match fold {
+                Some(fold) => (
+                    features,
+                    self.weights.pointer().add(fold * features * classes),
+                    self.bias.pointer().add(fold * classes),
+                ),
+                None => (features * self.folds, self.weights.pointer(), self.mean_bias.pointer()),
+            };
+            (kernels.score)(&Scored {
+                features: values.pointer(),
+                feature_count,
+                weights,
+                bias,
+                classes: self.classes,
+                padded_classes: classes,
+                scores: scores.values_mut().as_mut_ptr(),
+            });
+        }
+        &mut bytemuck::cast_slice_mut(scores.values_mut())[..self.classes]
     }
 }

@@ -195,10 +195,7 @@ macro_rules! kernels {
                 unsafe { transform::output_tile::<$set, T, A, M, P>(tile) }
             }
             $(#[$feature])*
-            unsafe fn weight_planes<A: Axis<M, P>,
-                const M: usize,
-                const P: usize,
-            >(
+            unsafe fn weight_planes<A: Axis<M, P>, const M: usize, const P: usize>(
                 planes: &WeightPlanes,
             ) {
                 // SAFETY: as the caller promises.

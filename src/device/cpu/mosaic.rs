@@ -12,7 +12,7 @@ use super::forward::Forward;
 use super::head::Head;
 use super::kernels::Kernels;
 use super::memory::{BLOCK, Buffer, Place, Shared};
-use super::scores::{BlendRow, Scored, Side, Transpose, VOXELS};
+use super::scores::{BlendRow, Side, Transpose, VOXELS};
 use super::volume::{self, Volume};
 use crate::base::error::{filled, reserved};
 use crate::base::{Pool, Result};
@@ -379,27 +379,9 @@ unsafe fn probabilities(
     // SAFETY: the buffers hold so many voxels; the head has `folds` sets of weights; the kernels'
     // instructions are there.
     unsafe {
-        (kernels.transpose)(&Transpose {
-            from: voxels.pointer(),
-            from_step: features,
-            to: values.values_mut().as_mut_ptr(),
-            to_step: VOXELS,
-            rows: VOXELS,
-            columns: features,
-        });
-        (kernels.score)(&Scored {
-            features: values.pointer(),
-            feature_count: features,
-            weights: head.weights.pointer().add(fold * features * classes),
-            bias: head.bias.pointer().add(fold * classes),
-            classes: head.classes,
-            padded_classes: classes,
-            scores: scores.values_mut().as_mut_ptr(),
-        });
-        let sides: &mut [Side] = bytemuck::cast_slice_mut(scores.values_mut());
-        let (scored, beyond) = sides.split_at_mut(head.classes);
-        probable(kernels, decision, scored);
-        beyond.fill([0.0; VOXELS]);
+        side_by_side(kernels, voxels.pointer(), features, values);
+        probable(kernels, decision, head.score(kernels, Some(fold), values, scores));
+        scores.values_mut()[head.classes * VOXELS..].fill(0.0);
         (kernels.transpose)(&Transpose {
             from: scores.pointer(),
             from_step: VOXELS,
@@ -410,6 +392,30 @@ unsafe fn probabilities(
         });
     }
     voxels.pointer()
+}
+
+/// Lays [`VOXELS`] voxels of `depth` values each, one voxel after the other, side by side in `values`.
+///
+/// # Safety
+/// `voxels` is valid for that many values, and `values` holds as many; the kernels' instructions
+/// are there.
+pub(super) unsafe fn side_by_side(
+    kernels: &Kernels,
+    voxels: *const f32,
+    depth: usize,
+    values: &mut Buffer,
+) {
+    // SAFETY: as the caller promises.
+    unsafe {
+        (kernels.transpose)(&Transpose {
+            from: voxels,
+            from_step: depth,
+            to: values.values_mut().as_mut_ptr(),
+            to_step: VOXELS,
+            rows: VOXELS,
+            columns: depth,
+        });
+    }
 }
 
 /// Turns the scores of voxels, `[class][`[`VOXELS`]`]`, into probabilities.

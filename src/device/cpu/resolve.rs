@@ -11,8 +11,8 @@ use super::cells::{CellRow, MIXED, NONE};
 use super::head::Head;
 use super::kernels::Kernels;
 use super::memory::{Buffer, Shared};
-use super::mosaic::{Mosaic, RowScratch, SharedSums, probable};
-use super::scores::{Scored, Side, Transpose, VOXELS};
+use super::mosaic::{Mosaic, RowScratch, SharedSums, probable, side_by_side};
+use super::scores::{Side, VOXELS};
 use crate::base::error::{refill, resize};
 use crate::base::{Pool, Result};
 use crate::device::{Blend, Decision, SlabOutput, not_finite};
@@ -42,30 +42,13 @@ impl Scorer<'_> {
         // SAFETY: as the caller promises; the buffers hold so many voxels, and a voxel the
         // features of all folds; the kernels' instructions are there.
         unsafe {
-            (self.kernels.transpose)(&Transpose {
-                from: voxels,
-                from_step: depth,
-                to: values.values_mut().as_mut_ptr(),
-                to_step: VOXELS,
-                rows: VOXELS,
-                columns: depth,
-            });
-            let scored = match self.mosaic.job.blend {
-                Blend::Probabilities => values,
-                Blend::Logits => {
-                    (self.kernels.score)(&Scored {
-                        features: values.pointer(),
-                        feature_count: depth,
-                        weights: self.head.weights.pointer(),
-                        bias: self.head.mean_bias.pointer(),
-                        classes: self.head.classes,
-                        padded_classes: self.head.padded_classes,
-                        scores: scores.values_mut().as_mut_ptr(),
-                    });
-                    scores
+            side_by_side(self.kernels, voxels, depth, values);
+            match self.mosaic.job.blend {
+                Blend::Logits => self.head.score(self.kernels, None, values, scores),
+                Blend::Probabilities => {
+                    &mut bytemuck::cast_slice_mut(values.values_mut())[..self.head.classes]
                 }
-            };
-            &mut bytemuck::cast_slice_mut(scored.values_mut())[..self.head.classes]
+            }
         }
     }
 
