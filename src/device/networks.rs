@@ -20,6 +20,16 @@ impl Noise {
             self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 40) as f32 / (1u64 << 23) as f32 - 1.0
     }
+
+    /// A whole number of a range, its ends included.
+    pub(super) fn between(&mut self, low: usize, high: usize) -> usize {
+        let share = f64::from(self.next() + 1.0) / 2.0;
+        (low + (share * (high - low + 1) as f64) as usize).min(high)
+    }
+
+    fn axes(&mut self, low: usize, high: usize) -> [usize; 3] {
+        std::array::from_fn(|_| self.between(low, high))
+    }
 }
 
 /// One fold's weights.
@@ -401,5 +411,43 @@ pub(super) fn pending_shortcuts() -> Vec<Arc<Plan>> {
 pub(super) fn residual_block() -> Arc<Plan> {
     let mut builder = Builder::new(1, [8, 9, 40]);
     projected(&mut builder, vec![Source::plain(TensorId(0))], 16, [1, 1, 1]);
+    builder.finish()
+}
+
+/// A network of random extents, kernels, strides and channels in which every operation occurs:
+/// a strided residual block, both ways back up, two sources, a pending shortcut, a pool, and a
+/// strided convolution.
+pub(super) fn random(noise: &mut Noise) -> Arc<Plan> {
+    let stride = noise.axes(1, 2);
+    // Statistics of fewer than three voxels along an axis magnify the rounding of half precision.
+    let deep = [noise.between(3, 6), noise.between(3, 9), noise.between(3, 20)];
+    let shape = std::array::from_fn(|axis| deep[axis] * stride[axis]);
+    let mut builder = Builder::new(noise.between(1, 4), shape);
+    let kernel = |noise: &mut Noise| noise.axes(0, 1).map(|wide| 1 + 2 * wide);
+    let width = noise.between(3, 70);
+
+    let patch = vec![Source::plain(TensorId(0))];
+    let stem = normalized(builder.normalized(patch, width, kernel(noise), [1; 3]));
+    let below = projected(&mut builder, vec![stem], noise.between(3, 100), stride);
+    let raised = builder.transposed(
+        Source::plain(below),
+        noise.between(3, 70),
+        stride,
+        noise.between(0, 1) == 1,
+    );
+    let sources = vec![Source::plain(raised), stem];
+    let first = normalized(builder.normalized(sources, width, kernel(noise), [1; 3]));
+    let narrow = vec![Source::plain(below)];
+    let narrow = builder.conv(narrow, width, [1; 3], [1; 3], true, Epilogue::Plain);
+    let enlarged = Source { tensor: narrow, upsample: stride, normalization: None };
+    let second = builder.normalized(vec![enlarged, first], width, kernel(noise), [1; 3]);
+    let shortcut = Reading { tensor: first.tensor, normalization: first.normalization };
+    let joined = builder.join(second.0, second.1, Some(shortcut));
+
+    let size = shape.map(|extent| noise.between(1, extent.min(3)));
+    builder.pool(Reading { tensor: stem.tensor, normalization: stem.normalization }, size);
+    let (channels, stride) = (noise.between(1, 80), noise.axes(1, 2));
+    let source = vec![Source::plain(joined)];
+    builder.conv(source, channels, kernel(noise), stride, true, Epilogue::Plain);
     builder.finish()
 }

@@ -170,6 +170,12 @@ fn shortcuts_with_something_pending() {
 }
 
 #[test]
+fn every_operation_on_random_shapes() {
+    let plans: Vec<_> = (0..12).map(|seed| networks::random(&mut Noise(seed))).collect();
+    check_all(&plans, 4e-3);
+}
+
+#[test]
 fn statistics_survive_a_mean_far_above_the_deviation() {
     // Half precision can't tell neighbouring voxels apart here.
     check(&networks::residual_block(), Precision::F32, 1e-4, |noise| 1000.0 + noise.next());
