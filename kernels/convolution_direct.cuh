@@ -7,11 +7,20 @@
 // weights, 27 for a 3x3x3 convolution of one channel, filled up to a multiple of 16 with zero
 // weights: a block copies the brick of input that its tile needs into shared memory,
 // [channels][planes][rows][columns], and lanes gather the operands of mma.m16n8k16 from there, two
-// bytes each, by a table of where each k lies. Weights, [k / 16][2][lane] pairs of operands, come
-// from the first-level cache, which all blocks fill alike. With the tile of 4 x 8 lines a 3x3x3
-// convolution reads 2.3 values per voxel and input channel and writes 2 bytes per output channel,
-// which bounds it; 27 multiplications per pair of channels, 1024 operand loads of a warp per 256
-// voxels and 16 k.
+// bytes each, by a table of where each k lies.
+//
+// In:  the patch, [channels][planes][rows][columns], half; weights, [output channels / 32]
+//      [k / 16][2][lane] pairs of operands, from the first-level cache, which all blocks fill alike.
+// Out: an activation, half, and its partial statistics.
+// Per voxel of a 3x3x3 convolution: 27 multiplications per pair of channels; 2.3 x 2 bytes read per
+// input channel, 2 bytes written per output channel, which bounds it; 4 bytes of operands from
+// shared memory for each k.
+//
+// Tile: 32 lines of 8 columns, 4 planes x 8 rows unless another suits the tensor better, of 32
+// output channels, as write_tile writes them: first layers have 16 to 64 output channels, so the
+// brick, the expensive part, is gathered once or twice, and the sums leave room for four blocks.
+//
+// Grid: (tiles, ceil(output channels / 32), 1).
 const int DIRECT_CHANNELS = 32;
 
 KERNEL(conv_direct_half, CONVOLUTION_THREADS, 4, Convolution) {
@@ -92,10 +101,22 @@ KERNEL(conv_direct_half, CONVOLUTION_THREADS, 4, Convolution) {
     write_tile<DIRECT_CHANNELS, WARP_LINES>(p, written_of(p), tile, sums, (Partial*)shared);
 }
 
-// conv_direct_float. A thread makes 16 channels of one voxel: it reads eight input channels at a
-// time, applies what is pending, and multiplies by weights that are the same for the whole block,
-// [string of input channels][tap][8 of the string][16]; of a patch [channel][tap][1][16]. 256
-// operations per 32 bytes of input and 512 bytes of weights, which come from the first-level cache.
+// conv_direct_float: the sums in the order of the weights, by fused multiply-adds.
+//
+// In:  up to two activations or a patch, float; weights, [expand tap][output channels / 16][string
+//      of input channels][tap][8 of the string][16]; of a patch [channel][tap][1][16].
+// Out: an activation, float, and its partial statistics.
+// Per voxel: a multiplication per tap and pair of channels; for every 16 output channels 4 bytes of
+// input per tap and input channel, from caches; 4 bytes written per output channel. Of eight input
+// channels and a tap, 128 multiplications use 32 bytes of input and 512 bytes of weights, which are
+// the same for the whole block and come from the first-level cache. It is here to check the others
+// by, and to be exact, not to be fast.
+//
+// A thread makes 16 channels of one voxel, as many sums as leave room for a string and its
+// coefficients in registers; a block 128 neighbouring voxels.
+//
+// Grid: (ceil(voxels / 128), expand taps * output channels / 16, 1); voxels of the input where it
+// expands.
 const int SINGLE_CHANNELS = 16;
 
 // The sum goes on over one string of `width` channels.

@@ -9,6 +9,11 @@
 // enlarges, normalises and activates, and writes zeros where the padding is, so that padding is
 // zero after the normalisation.
 //
+// In:  one or two activations, [channels / 8][planes][rows][columns][8], half; weights, [expand tap]
+//      [output channels / N][input channels / 16] and for each of these the stages below.
+// Out: an activation, half, and its partial statistics, [output channels][tiles]; or, of splits, the
+//      sums, [splits][output channels / 8][voxels][8], float.
+//
 // Brick in shared memory: [2 strings][planes][rows][columns][8], 16 bytes a string. Eight columns of
 // a line are 128 bytes: one matrix of ldmatrix, without bank conflicts. Where the stride along the
 // columns is 2, even columns come first, then the odd ones, so that a line's columns are neighbours
@@ -35,12 +40,18 @@
 // tensors with the same stride, and what the latter reads of a tile are the operands of the former's
 // centre tap: conv_mma_64_shortcut multiplies them by a second matrix of weights, into sums of their
 // own, and writes both. Eight warps make a tile there, 32 voxels each, so that both sums of a thread
-// are as many as conv_mma_64 has of one; weights are read from shared memory twice as often for it.
+// are as many as conv_mma_64 has of one.
 //
-// Of a 3x3x3 convolution, per voxel: 27 x input x output channels multiplications; 2.3 x 2 bytes of input per
-// channel and block of N output channels, mostly from the second-level cache, and about 6 operations
-// to normalise each value; from shared memory 22.5 bytes of input per channel, and 0.84 N bytes of
-// weights per input channel and block; 2 bytes written per output channel.
+// Of a 3x3x3 convolution, per voxel: 27 x input x output channels multiplications; 2.3 x 2 bytes of
+// input per channel and block of N output channels (of stride 2: 10.2 x 2), mostly from the
+// second-level cache, and about 6 operations to normalise each value; from shared memory 22.5 bytes
+// of input per channel (54 where lines are not shared), and 0.84 N bytes of weights per input
+// channel and block; 2 bytes written per output channel. conv_mma_64_shortcut: 28 multiplications
+// instead of 27; from shared memory 27 bytes (54) of input and 1.75 N of weights; twice the bytes
+// written, and the input read once instead of twice.
+//
+// Grid: (tiles, expand taps * ceil(output channels / N), splits). A transposed convolution's tiles
+// are of its input.
 #pragma once
 #include "convolution.cuh"
 
@@ -383,10 +394,18 @@ KERNEL(conv_mma_64_shortcut, SHORTCUT_THREADS, 1, Convolution) {
     convolve_mma<64, SHORTCUT_LINES, true>(p);
 }
 
-// conv_finish. A thread makes eight channels of one voxel, a block 256 voxels: it adds the splits'
-// sums, in their order, then bias, statistics or the end of a residual block as write_tile does. The
-// second layer of blocks makes the shortcut's.
-// Reads 4 bytes per split and value, which mostly still lie in the second-level cache.
+// conv_finish: adds the splits' sums, in their order, then bias, statistics or the end of a residual
+// block as write_tile does.
+//
+// In:  sums, [splits][output channels / 8][voxels][8], float.
+// Out: an activation, half, and its partial statistics, [output channels][grid x].
+// Per value: 4 bytes read per split, which mostly still lie in the second-level cache, an addition
+// for each, 2 bytes written (and 2 read of main at the end of a block); bound by memory.
+//
+// A thread makes eight channels of one voxel, a block 256 neighbouring voxels.
+//
+// Grid: (ceil(voxels / 256), output channels / 8, 2 with a shortcut, else 1): the second layer of
+// blocks makes the shortcut's.
 const int FINISH_THREADS = 256;
 
 KERNEL(conv_finish, FINISH_THREADS, 2, Convolution) {

@@ -3,14 +3,16 @@
 #include "parameters.cuh"
 #include "primitives.cuh"
 
-// measure_lines. A warp reads a line twice, the second time from caches: first count, sum and range,
-// then the squared differences from the mean, all sums in double precision, each lane's in the order
-// of the line and the lanes' by a tree. Two passes lose nothing where the mean is far above the
-// deviation. The host puts the lines together (Chan, Golub and LeVeque 1979), in their order.
+// measure_lines: first count, sum and range of each line, then the squared differences from the
+// mean, all sums in double precision, each lane's in the order of the line and the lanes' by a tree.
+// Two passes lose nothing where the mean is far above the deviation. The host puts the lines
+// together (Chan, Golub and LeVeque 1979), in their order.
 //
 // In:  [lines][columns], float.
-// Out: [lines].
+// Out: [lines] of LineStatistics, 32 bytes each.
 // Per value: 4 bytes of memory, about 8 operations, of which 4 in double precision.
+//
+// A warp makes a line, so that the second pass finds it in the first-level cache; a block eight.
 //
 // Grid: (ceil(lines / 8), 1, 1).
 const int LINES_THREADS = 256;
@@ -49,8 +51,14 @@ KERNEL(measure_lines, LINES_THREADS, 1, MeasureLines) {
     if (lane == 0) p.statistics[line] = LineStatistics{mean, squares, low, high, count, 0};
 }
 
-// normalize_values. In place: clipped, less the mean, divided by the deviation, with the processor's
-// roundings. 8 bytes of memory per value. Grid: (ceil(count / 256), 1, 1).
+// normalize_values: clipped, less the mean, divided by the deviation, with the processor's roundings.
+//
+// In, out: [count], float, in place.
+// Per value: 4 bytes read, 4 written, 4 operations; bound by memory.
+//
+// A thread makes one value: neighbouring threads whole lines.
+//
+// Grid: (ceil(count / 256), 1, 1).
 const int NORMALIZE_THREADS = 256;
 
 DEVICE float normalized_intensity(const Intensity& how, float value) {

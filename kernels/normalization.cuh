@@ -3,12 +3,23 @@
 #pragma once
 #include "activation.cuh"
 
-// coefficients. A block makes one channel: factor = scale / sqrt(variance + epsilon), offset =
-// shift - mean * factor. With the sets' counts n, means m and deviations d,
+// coefficients: factor = scale / sqrt(variance + epsilon), offset = shift - mean * factor. With the
+// sets' counts n, means m and deviations d,
 //   mean = sum(n m) / sum(n),   variance = (sum(d) + sum(n (m - mean)^2)) / sum(n),
 // both sums of positive terms or of the means themselves, in double precision and in a fixed order
-// (Chan, Golub and LeVeque 1983, section 3). Reads 12 bytes per partial twice, the second time from
-// the cache. Dynamic shared memory: 256 doubles.
+// (Chan, Golub and LeVeque 1983, section 3).
+//
+// In:  partials, [padded channels][tiles], one for each block of the kernel that wrote the tensor;
+//      scale and shift, [channels].
+// Out: coefficients, [2][padded channels], float; zeros beyond the channels, so that padding is
+//      zero after the normalisation as well.
+// Per partial: 12 bytes read twice, the second time from the cache, about 8 operations in double
+// precision.
+//
+// A block makes one channel: a tensor has enough of them for all multiprocessors, and one block
+// keeps the order of the sums.
+//
+// Grid: (padded channels, 1, 1). Dynamic shared memory: 256 doubles.
 const int COEFFICIENTS_THREADS = 256;
 
 // Sum over the block's threads, in the order of a tree; the same in all of them.
@@ -52,10 +63,18 @@ KERNEL(coefficients, COEFFICIENTS_THREADS, 1, Coefficients) {
     }
 }
 
-// join. A thread makes the same eight channels of four voxels, a block 1024 voxels of eight
-// channels: its reads and writes are whole lines, and the coefficients are read once per thread.
-// Per voxel and channel: 2 or 4 bytes read from each tensor and as many written, about 5
+// join: leaky(normalised main + shortcut); the shortcut normalised and activated first if that is
+// pending on it; without a shortcut what is pending on main.
+//
+// In:  main and shortcut, activations of one shape, half or float.
+// Out: the same; it may be main itself, for a thread reads what it writes before it does.
+// Per voxel and channel: 2 (4) bytes read from each tensor and as many written, about 5
 // operations; bound by memory.
+//
+// A thread makes the same eight channels of four voxels, a block 1024 neighbouring voxels of eight
+// channels: its reads and writes are whole lines, and the coefficients are read once per thread.
+//
+// Grid: (ceil(voxels / 1024), padded channels / 8, 1).
 const int JOIN_THREADS = 256, JOIN_VOXELS = 4;
 
 template <class Value> DEVICE void join(const Join& p) {

@@ -1,8 +1,15 @@
 // pool_half, pool_float: the mean of boxes of voxels that do not overlap; what is left over at the
 // end of an axis is dropped. What is pending on the input is applied before the mean.
 //
-// A thread makes eight channels of one output voxel, a block 256 voxels of eight channels. Per
-// output value and voxel of its box: 2 or 4 bytes read, about 3 operations; bound by memory.
+// In:  an activation, [padded channels / 8][planes][rows][columns][8], half or float.
+// Out: the same with each axis divided by the box's extent, rounded down.
+// Per output value: 2 (4) bytes read and about 4 operations for each voxel of its box, 2 (4) bytes
+// written; bound by memory.
+//
+// A thread makes eight channels of one output voxel, a block 256 neighbouring voxels of eight
+// channels: what it writes is whole lines, what a warp reads are neighbouring boxes.
+//
+// Grid: (ceil(output voxels / 256), padded channels / 8, 1).
 #pragma once
 #include "activation.cuh"
 
