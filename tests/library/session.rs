@@ -1,16 +1,12 @@
 //! What holds for every run: the same bits on any number of threads, the same labels whichever
 //! way a volume lies in memory, both ways of blending, and clear errors.
 
-mod common;
-#[path = "common/recorder.rs"]
-mod recorder;
-
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use common::{Noise, SeededModel};
+use crate::common::{Noise, SeededModel};
+use crate::recorder::Recorder;
 use proptest::prelude::*;
-use recorder::Recorder;
 use serde_json::json;
 use voxtile::session::{
     Cleanup, LabelMap, Observer, Phase, Progress, Region, Segmentation, Unobserved,

@@ -1,14 +1,11 @@
 //! Every step of real nnU-Net v2 runs: the preprocessed image, the blended scores, the labels.
 //! `tests/reference/make_cases.py` made the fixtures.
 
-#[path = "common/recorder.rs"]
-mod recorder;
-
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::recorder::Recorder;
 use half::f16;
-use recorder::Recorder;
 use safetensors::{Dtype, SafeTensors};
 use voxtile::session::LabelMap;
 use voxtile::{Element, Geometry, Model, RunOptions, Session, SessionOptions, VolumeView};

@@ -1,12 +1,10 @@
 //! The program on many images: cases, what is skipped, what fails, and the stream for programs.
 
-mod common;
-
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use common::{Noise, SeededModel};
+use crate::common::{Noise, SeededModel};
 use flate2::read::GzDecoder;
 use serde_json::{Value, json};
 use voxtile::Geometry;

@@ -1,11 +1,7 @@
 //! The program with images of every format.
 
-mod common;
-#[path = "common/program.rs"]
-mod program;
-
-use common::{Noise, SeededModel};
-use program::Program;
+use crate::common::{Noise, SeededModel};
+use crate::program::Program;
 use safetensors::SafeTensors;
 use voxtile::Geometry;
 use voxtile::base::Pool;

@@ -1,16 +1,12 @@
 //! The engine against a naive in-memory one: whole arrays, loops over voxels, no rings, no slabs,
 //! no shortcuts. Random volumes, patches, steps, orders of axes, label subsets, regions, budgets.
 
-mod common;
-#[path = "common/recorder.rs"]
-mod recorder;
-
 use std::ops::Range;
 use std::sync::Arc;
 
-use common::{Noise, SeededModel};
+use crate::common::{Noise, SeededModel};
+use crate::recorder::Recorder;
 use proptest::prelude::*;
-use recorder::Recorder;
 use serde_json::json;
 use voxtile::device::Accumulators;
 use voxtile::session::{Export, Grid, LabelMap, Region, Segmentation, Unobserved};

@@ -1,18 +1,12 @@
 //! What is asked of a run and of a plan: parts of the volume, of the labels, probabilities, memory.
 
-mod common;
-#[path = "common/program.rs"]
-mod program;
-#[path = "common/recorder.rs"]
-mod recorder;
-
 use std::ops::Range;
 use std::sync::Arc;
 
-use common::{Noise, SeededModel};
+use crate::common::{Noise, SeededModel};
+use crate::program::Program;
+use crate::recorder::Recorder;
 use half::f16;
-use program::Program;
-use recorder::Recorder;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::{Value, json};
 use voxtile::device::Accumulators;

@@ -2,14 +2,11 @@
 //! scores and the labels are nnU-Net's. `tests/reference/make_trainings.py` and
 //! `make_trainings_v1.py` made the fixtures.
 
-#[path = "common/recorder.rs"]
-mod recorder;
-
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::recorder::Recorder;
 use half::f16;
-use recorder::Recorder;
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 use voxtile::convert::{Options, convert};

@@ -1,15 +1,11 @@
 //! A host that treats the program as 3D Slicer treats its command line modules.
 #![cfg(unix)]
 
-mod common;
-#[path = "common/program.rs"]
-mod program;
-
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Command, Stdio};
 
-use common::{Noise, SeededModel};
-use program::Program;
+use crate::common::{Noise, SeededModel};
+use crate::program::Program;
 use voxtile::base::Pool;
 use voxtile::formats::{self, Labels, OutputFile, write_labels};
 use voxtile::{Element, Geometry};

@@ -1,9 +1,6 @@
 //! Whole networks on one patch, against PyTorch: every instruction set, every fold, every stored
 //! type. `tests/reference/make_tiles.py` made the fixtures.
 
-#[path = "common/job.rs"]
-mod job;
-
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -54,7 +51,7 @@ fn scores_are_pytorch_s() {
                 })
                 .collect();
             let channels = patch.len() / extents.iter().product::<usize>();
-            device.begin(job::job(channels, extents)).unwrap();
+            device.begin(crate::job::job(channels, extents)).unwrap();
             device.feed(0..extents[0], &patch).unwrap();
             let tile = Tile { start: [0; 3] };
             for fold in 0..folds {

@@ -1,10 +1,8 @@
 //! Packages: what is read from good ones, and what is said of each kind of bad one.
 
-mod common;
-
 use std::path::Path;
 
-use common::SeededModel;
+use crate::common::SeededModel;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use voxtile::base::mapping::Loading;

@@ -1,11 +1,9 @@
 //! The program, used wrongly: exit codes, and messages that say what to do.
 
-mod common;
-
 use std::path::Path;
 use std::process::Command;
 
-use common::SeededModel;
+use crate::common::SeededModel;
 use voxtile::Geometry;
 use voxtile::base::Pool;
 use voxtile::formats::{OutputFile, nifti};

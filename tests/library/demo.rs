@@ -1,12 +1,9 @@
 //! The shipped demonstration, through the whole pipeline.
 
-#[path = "common/recorder.rs"]
-mod recorder;
-
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use recorder::Recorder;
+use crate::recorder::Recorder;
 use voxtile::formats::nifti;
 use voxtile::session::{LabelMap, Unobserved};
 use voxtile::{Model, RunOptions, Session, SessionOptions};

@@ -1,15 +1,11 @@
 //! The program, run on small seeded models: what it writes and says.
 
-mod common;
-#[path = "common/recorder.rs"]
-mod recorder;
-
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
 
-use common::{Noise, SeededModel};
-use recorder::Recorder;
+use crate::common::{Noise, SeededModel};
+use crate::recorder::Recorder;
 use safetensors::SafeTensors;
 use serde_json::Value;
 use voxtile::base::Pool;
