@@ -13,9 +13,10 @@ CUDA 12 images load on drivers from 525 on; the driver compiles the PTX of CUDA 
 no image was made for. Code for sm_80 also runs on 8.6 and 8.9, but those have images of their own:
 the compiler schedules for each.
 
-images.zip holds, deflated:
-  sm_80.cubin ... sm_120.cubin   machine code, named after the compute capability
-  compute_80.ptx                 for every later card
+images.zip holds, each file but the last compressed by LZMA, in half the bytes of a zip's usual
+compression:
+  sm_80.cubin.lzma ... sm_120.cubin.lzma   machine code, named after the compute capability
+  compute_80.ptx.lzma                      for every later card
   sources.sha256                 what they were made of: a line "<sha256 of the file>  <name>\\n" for
                                  each of kernels/*.cu and kernels/*.cuh, in ascending order of the
                                  names' bytes, as `sha256sum` prints it
@@ -25,6 +26,7 @@ import argparse
 import ctypes
 import hashlib
 import io
+import lzma
 import os
 import subprocess
 import sys
@@ -36,6 +38,7 @@ KERNELS = Path(__file__).resolve().parent
 IMAGES = KERNELS / "images.zip"
 SOURCE = "voxtile.cu"
 LIST = "sources.sha256"
+ENDING = ".lzma"
 
 # CUDA release -> wheels, each with the sha256 of its file for Linux on x86-64.
 TOOLS = {
@@ -66,7 +69,7 @@ TARGETS = {
 }
 
 # The library that a user loads must stay small.
-LARGEST_ARCHIVE = 4 << 20
+LARGEST_ARCHIVE = 2 << 20
 
 
 class Failure(Exception):
@@ -184,22 +187,33 @@ def build(sources, log=print):
 
 
 def archive(files):
-    """A zip of `files` whose bytes depend on nothing else but the version of zlib."""
+    """A zip of `files` whose bytes depend on nothing else but the version of liblzma."""
+    filters = [{"id": lzma.FILTER_LZMA1, "preset": 9 | lzma.PRESET_EXTREME, "dict_size": 4 << 20}]
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as out:
         for name, content in files.items():
+            if name != LIST:
+                content = lzma.compress(content, lzma.FORMAT_ALONE, filters=filters)
+                name += ENDING
             entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
             entry.external_attr = 0o644 << 16
             entry.create_system = 3
-            out.writestr(entry, content, zipfile.ZIP_DEFLATED, compresslevel=9)
+            out.writestr(entry, content, zipfile.ZIP_STORED)
     return buffer.getvalue()
 
 
 def read_archive():
+    """File -> bytes, as `build` returns them."""
     if not IMAGES.exists():
         raise Failure(f"{IMAGES} is missing: run kernels/build.py")
+    files = {}
     with zipfile.ZipFile(IMAGES) as file:
-        return {name: file.read(name) for name in file.namelist()}
+        for name in file.namelist():
+            content = file.read(name)
+            if name.endswith(ENDING):
+                name, content = name[: -len(ENDING)], lzma.decompress(content)
+            files[name] = content
+    return files
 
 
 def check_digest(sources, committed):
@@ -225,7 +239,7 @@ def main():
         if len(packed) > LARGEST_ARCHIVE:
             raise Failure(f"images.zip would have {len(packed)} bytes, more than {LARGEST_ARCHIVE}")
         if arguments.check:
-            # Contents, not the archive: another zlib may pack them differently.
+            # Contents, not the archive: another liblzma may pack them differently.
             for name in sorted(files.keys() | committed.keys()):
                 if files.get(name) != committed.get(name):
                     raise Failure(f"{name} in images.zip differs: run kernels/build.py")

@@ -3,6 +3,8 @@
 
 use std::io::{Cursor, Read};
 
+use lzma_rust2::LzmaReader;
+
 use super::driver::Limits;
 use crate::base::{Error, Result};
 
@@ -36,14 +38,15 @@ pub fn covering(limits: Limits) -> impl Iterator<Item = &'static str> {
 /// [`Error::Internal`] if the archive lacks it.
 pub fn read(name: &str) -> Result<Vec<u8>> {
     let ending = if name.starts_with("compute") { "ptx" } else { "cubin" };
-    let file = format!("{name}.{ending}");
+    let file = format!("{name}.{ending}.lzma");
     let missing = |error: &dyn std::fmt::Display| {
         Error::Internal(format!("the kernels for {name} can't be unpacked: {error}"))
     };
     let mut archive = zip::ZipArchive::new(Cursor::new(ARCHIVE)).map_err(|e| missing(&e))?;
-    let mut entry = archive.by_name(&file).map_err(|e| missing(&e))?;
+    let entry = archive.by_name(&file).map_err(|e| missing(&e))?;
+    let mut image = LzmaReader::new_mem_limit(entry, u32::MAX, None).map_err(|e| missing(&e))?;
     let mut bytes = Vec::new();
-    entry.read_to_end(&mut bytes).map_err(|e| missing(&e))?;
+    image.read_to_end(&mut bytes).map_err(|e| missing(&e))?;
     Ok(bytes)
 }
 
@@ -81,7 +84,11 @@ mod tests {
     fn every_image_can_be_read() {
         for (name, ..) in IMAGES {
             let bytes = read(name).unwrap();
-            assert!(!bytes.is_empty(), "{name}");
+            let (begin, end): (&[u8], &[u8]) = match name.starts_with("compute") {
+                true => (b"//", b"}\n\n\0"),
+                false => (b"\x7fELF", b""),
+            };
+            assert!(bytes.starts_with(begin) && bytes.ends_with(end), "{name}");
         }
     }
 }
