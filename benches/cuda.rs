@@ -1,10 +1,13 @@
 //! Milliseconds of STU-Net S, B, L and H on an NVIDIA GPU: one 128^3 tile of one channel and 105
 //! classes, and each of its layers. `benches/gpu/run` runs this next to PyTorch.
 //!
-//! usage: cuda [--sizes S,B,L,H] [--json FILE] [--device N] [--rounds N]
+//! usage: cuda [--sizes S,B,L,H] [--shortcuts expected,together,apart] [--json FILE] [--device N]
+//!             [--rounds N]
 //!
 //! The tile is gathering, the network and blending, on the GPU's clock: the median of the rounds
-//! after as many to warm up. FILE gets what is printed, and each layer.
+//! after as many to warm up. FILE gets what is printed, and each layer. Shortcuts of strided blocks are
+//! made where the library expects it to be faster, or all together with the blocks' first convolutions
+//! or all apart from them: of each way that is named there is a line.
 
 #[path = "../tests/common/mod.rs"]
 mod common;
@@ -17,7 +20,7 @@ use common::{Noise, SeededModel};
 use half::f16;
 use serde_json::{Value, json};
 use voxtile::Result;
-use voxtile::device::cuda::Cuda;
+use voxtile::device::cuda::{Cuda, Shortcuts};
 use voxtile::device::{Device, Precision};
 use voxtile::model::Model;
 use voxtile::net::Plan;
@@ -26,8 +29,15 @@ use voxtile::window::Tile;
 /// Name, channels of the first level, blocks of each stage.
 const SIZES: &[(&str, usize, usize)] = &[("S", 16, 1), ("B", 32, 1), ("L", 64, 2), ("H", 96, 3)];
 
+const SHORTCUTS: &[(&str, Shortcuts)] = &[
+    ("expected", Shortcuts::Expected),
+    ("together", Shortcuts::Together),
+    ("apart", Shortcuts::Apart),
+];
+
 struct Arguments {
     sizes: Vec<String>,
+    shortcuts: Vec<String>,
     json: Option<String>,
     ordinal: u32,
     rounds: usize,
@@ -36,7 +46,8 @@ struct Arguments {
 impl Arguments {
     fn parse() -> std::result::Result<Self, String> {
         let sizes = SIZES.iter().map(|(name, ..)| (*name).to_string()).collect();
-        let mut all = Self { sizes, json: None, ordinal: 0, rounds: 20 };
+        let shortcuts = vec!["expected".to_string()];
+        let mut all = Self { sizes, shortcuts, json: None, ordinal: 0, rounds: 20 };
         let mut given = std::env::args().skip(1);
         while let Some(name) = given.next() {
             // Cargo adds it.
@@ -47,6 +58,7 @@ impl Arguments {
             let number = || value.parse().map_err(|_| format!("{name} {value}: no number"));
             match name.as_str() {
                 "--sizes" => all.sizes = value.split(',').map(str::to_string).collect(),
+                "--shortcuts" => all.shortcuts = value.split(',').map(str::to_string).collect(),
                 "--json" => all.json = Some(value),
                 "--device" => all.ordinal = number()?,
                 "--rounds" => all.rounds = number()?.max(1) as usize,
@@ -90,16 +102,24 @@ fn package(channels: usize, blocks: usize) -> Vec<u8> {
     bytes
 }
 
-fn measure(size: &str, arguments: &Arguments) -> Result<Value> {
-    let (_, channels, blocks) = SIZES.iter().find(|(name, ..)| *name == size).ok_or_else(|| {
-        voxtile::Error::argument(format!("--sizes {size}: expected some of S,B,L,H"))
+/// One way to run a network.
+fn measure(
+    size: &str,
+    channels: usize,
+    model: &Model,
+    shortcuts: &str,
+    arguments: &Arguments,
+) -> Result<Value> {
+    let (_, how) = SHORTCUTS.iter().find(|(name, _)| *name == shortcuts).ok_or_else(|| {
+        let names = "expected,together,apart";
+        voxtile::Error::argument(format!("--shortcuts {shortcuts}: expected some of {names}"))
     })?;
-    let model = Model::from_bytes(package(*channels, *blocks))?;
     let plan = Arc::new(Plan::new(model.network(0).clone())?);
     let patch = model.package().parts[0].patch;
     let mut noise = Noise(1);
     let volume: Vec<f32> = (0..patch.iter().product::<usize>()).map(|_| noise.next()).collect();
-    let mut device = Cuda::open(Some(arguments.ordinal), Precision::F16)?;
+    let mut device = Cuda::open(arguments.ordinal, Precision::F16)?;
+    device.make_shortcuts(*how);
     let before = device.free_bytes()?.unwrap_or(0);
     device.load(Arc::clone(&plan), &model.weights(0))?;
     device.begin(job::job(1, patch))?;
@@ -146,13 +166,14 @@ fn measure(size: &str, arguments: &Arguments) -> Result<Value> {
     let info = device.info().clone();
     device.finish();
     println!(
-        "STU-Net-{size}: {:.3} ms a tile, {:.0} TFLOP/s, {:.2} GiB",
+        "STU-Net-{size}, shortcuts {shortcuts}: {:.3} ms a tile, {:.0} TFLOP/s, {:.2} GiB",
         1e3 * whole,
         operations / whole / 1e12,
         peak_bytes as f64 / (1u64 << 30) as f64
     );
     Ok(json!({
         "size": size,
+        "shortcuts": shortcuts,
         "device": info.name,
         "tile_ms": 1e3 * whole,
         "operations_per_tile": operations,
@@ -166,17 +187,24 @@ fn run(arguments: &Arguments) -> Result<()> {
     let gpu = info.gpu.as_ref();
     let mut networks = Vec::new();
     for size in &arguments.sizes {
-        networks.push(measure(size, arguments)?);
-        // What was measured is there even if the next network does not fit.
-        if let Some(path) = &arguments.json {
-            let document = json!({
-                "device": info.name,
-                "driver": gpu.map(|gpu| &gpu.driver),
-                "image": gpu.and_then(|gpu| gpu.kernels),
-                "networks": networks,
-            });
-            let written = std::fs::write(path, format!("{document:#}\n"));
-            written.map_err(|error| voxtile::Error::io(path, error))?;
+        let known = SIZES.iter().find(|(name, ..)| name == size);
+        let (_, channels, blocks) = known.ok_or_else(|| {
+            voxtile::Error::argument(format!("--sizes {size}: expected some of S,B,L,H"))
+        })?;
+        let model = Model::from_bytes(package(*channels, *blocks))?;
+        for shortcuts in &arguments.shortcuts {
+            networks.push(measure(size, *channels, &model, shortcuts, arguments)?);
+            // What was measured is there even if the next network does not fit.
+            if let Some(path) = &arguments.json {
+                let document = json!({
+                    "device": info.name,
+                    "driver": gpu.map(|gpu| &gpu.driver),
+                    "image": gpu.and_then(|gpu| gpu.kernels),
+                    "networks": networks,
+                });
+                let written = std::fs::write(path, format!("{document:#}\n"));
+                written.map_err(|error| voxtile::Error::io(path, error))?;
+            }
         }
     }
     Ok(())

@@ -39,7 +39,7 @@ pub fn session_options(arguments: &RunArguments) -> SessionOptions {
 pub fn hold(arguments: &RunArguments) -> Result<device::Opened, Failure> {
     let pool = Pool::new(1).map_err(Failure::of(Exit::Other))?;
     let precision = arguments.precision.map(Into::into);
-    device::open(arguments.device, precision, Arc::new(pool)).map_err(Failure::of(Exit::Usage))
+    device::open(arguments.device, precision, &Arc::new(pool), Ok).map_err(Failure::of(Exit::Usage))
 }
 
 /// What a run is asked to do, but for the mask of a region.

@@ -1,5 +1,6 @@
 //! What a device must do, and the plain data it is handed. A device knows no model, file or JSON.
 
+mod choice;
 pub mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;
@@ -11,7 +12,9 @@ mod reference;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::base::{Error, Pool, Result};
+pub use choice::{DeviceChoice, Opened, gpu_count, gpu_info, open};
+
+use crate::base::{Error, Result};
 use crate::net::{Plan, Weights};
 use crate::volume::{AxisMap, Meter, Resampling};
 use crate::window::{Slab, Tile};
@@ -209,7 +212,10 @@ pub trait Device: Send {
     fn free_bytes(&self) -> Result<Option<u64>>;
 
     /// What the device will hold for `plan` and `folds` sets of its weights once loaded.
-    fn loaded_memory(&self, plan: &Plan, folds: usize) -> Vec<MemoryPart>;
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] if it can't compute the network.
+    fn loaded_memory(&self, plan: &Plan, folds: usize) -> Result<Vec<MemoryPart>>;
 
     /// What the device will allocate for a run like this one.
     fn job_memory(&self, plan: &Plan, folds: usize, job: &JobSize) -> Vec<MemoryPart>;
@@ -217,7 +223,7 @@ pub trait Device: Send {
     /// Takes over a network: repacks the weights, allocates the arena.
     ///
     /// # Errors
-    /// If memory runs out or the weights can't be read.
+    /// If memory runs out, the weights can't be read, or as [`Device::loaded_memory`].
     fn load(&mut self, plan: Arc<Plan>, weights: &dyn Weights) -> Result<()>;
 
     /// Starts a run.
@@ -371,19 +377,6 @@ pub struct ResamplingSize {
     pub ring_planes: usize,
 }
 
-/// Which device a session runs on.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum DeviceChoice {
-    /// The first GPU that works, that our kernels cover and that has room for the model, or else the
-    /// processor.
-    #[default]
-    Auto,
-    /// The processor.
-    Cpu,
-    /// The NVIDIA GPU with this ordinal.
-    Cuda(u32),
-}
-
 /// The error of a call that is out of order: a bug of the caller, not of the user.
 fn out_of_order<T>(state: Option<T>, missing: &str) -> Result<T> {
     state.ok_or_else(|| Error::Internal(format!("the device was used before `{missing}`")))
@@ -399,79 +392,4 @@ fn not_finite(planes: &Range<usize>) -> Error {
             planes.start, planes.end
         ),
     )
-}
-
-/// How many GPUs the driver sees, at least one.
-///
-/// # Errors
-/// [`Error::NoDevice`]: why there is none.
-pub fn gpu_count() -> Result<u32> {
-    #[cfg(feature = "cuda")]
-    return cuda::count();
-    #[cfg(not(feature = "cuda"))]
-    Err(without_cuda())
-}
-
-/// What the GPU with an ordinal is. Asking for its free memory takes a moment.
-///
-/// # Errors
-/// [`Error::NoDevice`] if there is none; [`Error::Device`].
-pub fn gpu_info(
-    #[cfg_attr(not(feature = "cuda"), allow(unused))] ordinal: u32,
-) -> Result<DeviceInfo> {
-    #[cfg(feature = "cuda")]
-    return cuda::info(ordinal);
-    #[cfg(not(feature = "cuda"))]
-    Err(without_cuda())
-}
-
-#[cfg(not(feature = "cuda"))]
-fn without_cuda() -> Error {
-    Error::NoDevice("this build of voxtile has no CUDA".into())
-}
-
-/// A device that was opened.
-pub struct Opened {
-    /// The device.
-    pub device: Box<dyn Device>,
-    /// Where the choice was left to voxtile and the processor was taken: why no GPU was.
-    pub fallback: Option<String>,
-}
-
-/// Opens a device; the processor works with the threads of `pool`. Without a `precision` a device
-/// takes the one it is made for.
-///
-/// # Errors
-/// [`Error::NoDevice`] if there is none; [`Error::Unsupported`] if it lacks the precision;
-/// [`Error::Device`] if it does not work; [`Error::Argument`] as [`cpu::Instructions::chosen`].
-pub fn open(choice: DeviceChoice, precision: Option<Precision>, pool: Arc<Pool>) -> Result<Opened> {
-    let fallback = match choice {
-        DeviceChoice::Cpu => None,
-        DeviceChoice::Cuda(ordinal) => {
-            return Ok(Opened { device: gpu(Some(ordinal), precision)?, fallback: None });
-        }
-        DeviceChoice::Auto => match gpu(None, precision) {
-            Ok(device) => return Ok(Opened { device, fallback: None }),
-            Err(error) => Some(error.to_string()),
-        },
-    };
-    match (cpu::Cpu::open(pool, precision.unwrap_or(Precision::F32)), fallback) {
-        (Ok(device), fallback) => Ok(Opened { device: Box::new(device), fallback }),
-        (Err(Error::Unsupported(needs)), Some(why)) => {
-            Err(Error::NoDevice(format!("{needs}: {why}")))
-        }
-        (Err(error), _) => Err(error),
-    }
-}
-
-/// The GPU with an ordinal, or the first that works and that our kernels cover.
-#[cfg(feature = "cuda")]
-fn gpu(ordinal: Option<u32>, precision: Option<Precision>) -> Result<Box<dyn Device>> {
-    let precision = precision.unwrap_or(Precision::F16);
-    Ok(Box::new(cuda::Cuda::open(ordinal, precision)?))
-}
-
-#[cfg(not(feature = "cuda"))]
-fn gpu(_: Option<u32>, _: Option<Precision>) -> Result<Box<dyn Device>> {
-    Err(without_cuda())
 }

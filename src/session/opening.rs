@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::run::Loaded;
 use super::{SessionOptions, size};
 use crate::base::{Error, Pool, Result};
-use crate::device::{self, Device, DeviceChoice, DeviceInfo, MemoryPart, Opened, Place, Precision};
+use crate::device::{self, Device, DeviceInfo, MemoryPart, Opened, Place, Precision};
 use crate::model::Model;
 use crate::net::Plan;
 
@@ -20,15 +20,15 @@ pub struct ChosenDevice {
     pub fallback: Option<String>,
 }
 
-/// Opens the device that the options ask for. Where they leave the choice, a GPU that has no room
-/// for the model's networks is left alone.
+/// Opens the device that the options ask for. Where they leave the choice, a GPU that can't compute
+/// the model's networks or has no room for them is left alone.
 pub(super) fn open(
     options: &SessionOptions,
     model: &Model,
     plans: &[Arc<Plan>],
     pool: &Arc<Pool>,
 ) -> Result<(Box<dyn Device>, ChosenDevice)> {
-    choose(options, pool, |opened| {
+    device::open(options.device, options.precision, pool, |opened| {
         fits(options, model, plans, &*opened.device)?;
         Ok(placed(opened))
     })
@@ -41,57 +41,15 @@ pub(super) fn load(
     plans: &[Arc<Plan>],
     pool: &Arc<Pool>,
 ) -> Result<(Loaded, ChosenDevice)> {
-    choose(options, pool, |opened| {
+    device::open(options.device, options.precision, pool, |opened| {
         fits(options, model, plans, &*opened.device)?;
-        let most = largest(model, plans, &*opened.device, Place::Host);
+        let most = largest(model, plans, &*opened.device, Place::Host)?;
         size::obey(options.host_budget_bytes, most, "the network")?;
         let (device, chosen) = placed(opened);
         let mut loaded = Loaded::new(device);
         loaded.load(0, &plans[0], model)?;
         Ok((loaded, chosen))
     })
-}
-
-/// Makes something ready on the device that the options ask for. Where they leave the choice: on the
-/// first GPU where it succeeds, or else on the processor.
-fn choose<T>(
-    options: &SessionOptions,
-    pool: &Arc<Pool>,
-    ready: impl Fn(Opened) -> Result<T>,
-) -> Result<T> {
-    let open = |choice| device::open(choice, options.precision, Arc::clone(pool));
-    let DeviceChoice::Auto = options.device else { return ready(open(options.device)?) };
-    let (mut refused, mut any_opened) = (Vec::new(), false);
-    for ordinal in 0..device::gpu_count().unwrap_or(0) {
-        let opened = open(DeviceChoice::Cuda(ordinal));
-        any_opened |= opened.is_ok();
-        match opened.and_then(&ready) {
-            Err(error) if of_the_gpu(&error) => refused.push(error),
-            done => return done,
-        }
-    }
-    let absent = |error: &Error| matches!(error, Error::NoDevice(_) | Error::Unsupported(_));
-    if !any_opened && refused.iter().all(absent) {
-        // It says why there is none.
-        return ready(open(DeviceChoice::Auto)?);
-    }
-    if options.precision == Some(Precision::F16) {
-        return Err(refused.swap_remove(0));
-    }
-    let whys: Vec<String> = refused.iter().map(ToString::to_string).collect();
-    let opened = open(DeviceChoice::Cpu)?;
-    ready(Opened { fallback: Some(whys.join("; ")), ..opened })
-}
-
-/// Whether an error is one that another device may not have.
-fn of_the_gpu(error: &Error) -> bool {
-    matches!(
-        error,
-        Error::NoDevice(_)
-            | Error::Unsupported(_)
-            | Error::DeviceMemory { .. }
-            | Error::Device { .. }
-    )
 }
 
 fn placed(opened: Opened) -> (Box<dyn Device>, ChosenDevice) {
@@ -102,32 +60,29 @@ fn placed(opened: Opened) -> (Box<dyn Device>, ChosenDevice) {
 }
 
 /// The most that one of the model's networks takes in a place.
-fn largest(model: &Model, plans: &[Arc<Plan>], device: &dyn Device, place: Place) -> u64 {
-    let parts = plans.iter().zip(&model.package().parts);
-    let bytes = parts
-        .map(|(plan, part)| MemoryPart::sum(&device.loaded_memory(plan, part.folds.len()), place));
-    bytes.max().unwrap_or(0)
+fn largest(model: &Model, plans: &[Arc<Plan>], device: &dyn Device, place: Place) -> Result<u64> {
+    plans.iter().zip(&model.package().parts).try_fold(0, |most, (plan, part)| {
+        let parts = device.loaded_memory(plan, part.folds.len())?;
+        Ok(most.max(MemoryPart::sum(&parts, place)))
+    })
 }
 
-/// An error if a device has no room for a network.
+/// An error if a device can't compute a network or has no room for it.
 fn fits(
     options: &SessionOptions,
     model: &Model,
     plans: &[Arc<Plan>],
     device: &dyn Device,
 ) -> Result<()> {
-    let free = device.free_bytes()?;
-    let Some(available_bytes) = options.device_budget_bytes.into_iter().chain(free).min() else {
-        return Ok(());
-    };
-    let needed_bytes = largest(model, plans, device, Place::Device);
-    if needed_bytes <= available_bytes {
-        return Ok(());
+    let needed_bytes = largest(model, plans, device, Place::Device)?;
+    let available = options.device_budget_bytes.into_iter().chain(device.free_bytes()?).min();
+    match available {
+        Some(available_bytes) if needed_bytes > available_bytes => Err(Error::DeviceMemory {
+            what: "the network".into(),
+            device: device.info().name.clone(),
+            needed_bytes,
+            available_bytes,
+        }),
+        _ => Ok(()),
     }
-    Err(Error::DeviceMemory {
-        what: "the network".into(),
-        device: device.info().name.clone(),
-        needed_bytes,
-        available_bytes,
-    })
 }

@@ -62,10 +62,10 @@ impl Loaded {
     }
 
     /// Bytes that the device holds of its own memory.
-    fn device_bytes(&self, plans: &[Arc<Plan>], model: &Model) -> u64 {
-        let Some(part) = self.part else { return 0 };
+    fn device_bytes(&self, plans: &[Arc<Plan>], model: &Model) -> Result<u64> {
+        let Some(part) = self.part else { return Ok(0) };
         let folds = model.package().parts[part].folds.len();
-        MemoryPart::sum(&self.device.loaded_memory(&plans[part], folds), Place::Device)
+        Ok(MemoryPart::sum(&self.device.loaded_memory(&plans[part], folds)?, Place::Device))
     }
 }
 
@@ -203,7 +203,7 @@ impl Session {
         let Self { model, plans, .. } = self;
         let device = &*loaded.device;
         let sizing = Sizing { model, plans, device, threads: self.pool.threads() };
-        let held = loaded.device_bytes(plans, model);
+        let held = loaded.device_bytes(plans, model)?;
         let could = device.free_bytes()?.map(|free| free.saturating_add(held));
         let budget = Budget {
             host_bytes: self.host_budget(options),

@@ -297,7 +297,7 @@ impl Sizing<'_> {
             Some(_) => air::bytes(shape, across),
             None => 0,
         };
-        let mut always = self.device.loaded_memory(&self.plans[index], part.folds.len());
+        let mut always = self.device.loaded_memory(&self.plans[index], part.folds.len())?;
         always.extend([
             MemoryPart::new("label map", label_bytes * voxels),
             MemoryPart::new("labels of earlier parts", 2 * earlier * voxels),

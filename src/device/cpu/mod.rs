@@ -127,8 +127,8 @@ impl Device for Cpu {
         Ok(None)
     }
 
-    fn loaded_memory(&self, plan: &Plan, folds: usize) -> Vec<MemoryPart> {
-        forward::memory(plan, folds, self.kernels, self.pool.threads())
+    fn loaded_memory(&self, plan: &Plan, folds: usize) -> Result<Vec<MemoryPart>> {
+        Ok(forward::memory(plan, folds, self.kernels, self.pool.threads()))
     }
 
     fn job_memory(&self, plan: &Plan, folds: usize, job: &JobSize) -> Vec<MemoryPart> {

@@ -75,7 +75,7 @@ impl Forward {
     /// If memory runs out, the weights can't be read, or no kernel computes an operation.
     pub(super) fn load(gpu: &Gpu, plan: Arc<Plan>, weights: &dyn Weights) -> Result<Self> {
         let (precision, stream) = (gpu.precision, &gpu.stream);
-        let schedule = Schedule::new(&plan, precision, gpu.limits().multiprocessors as usize)?;
+        let schedule = Schedule::of(&plan, gpu)?;
         let context = stream.context();
         let memory = Scratch {
             coefficients: Buffer::new(context, "coefficients", schedule.coefficient_values)?,

@@ -27,6 +27,7 @@ use self::head::Head;
 use self::meter::Metering;
 use self::mosaic::Mosaic;
 use self::schedule::Schedule;
+pub use self::tiles::Shortcuts;
 use super::{
     Device, DeviceInfo, GpuInfo, Job, JobSize, MemoryPart, Precision, SlabOutput, out_of_order,
 };
@@ -42,6 +43,8 @@ pub(crate) struct Gpu {
     pub(crate) stream: Stream,
     /// How activations are held.
     pub(crate) precision: Precision,
+    /// How networks are scheduled from now on.
+    shortcuts: Shortcuts,
     module: Module,
 }
 
@@ -55,7 +58,10 @@ impl Gpu {
         for image in images::covering(context.limits()) {
             let what = format!("{image} on {}", context.name());
             match Module::new(context, &what, &images::read(image)?) {
-                Ok(module) => return Ok(Self { stream: Stream::new(context)?, precision, module }),
+                Ok(module) => {
+                    let (stream, shortcuts) = (Stream::new(context)?, Shortcuts::default());
+                    return Ok(Self { stream, precision, shortcuts, module });
+                }
                 // A driver may be older than the tool that made an image; PTX is made by an old one.
                 Err(error) => failed = error,
             }
@@ -111,6 +117,16 @@ fn driver() -> Result<Driver> {
 /// [`Error::NoDevice`]: why there is none.
 pub fn count() -> Result<u32> {
     Ok(driver()?.devices())
+}
+
+/// An error if GPUs don't hold values in a precision.
+pub(super) fn check(precision: Precision) -> Result<()> {
+    match precision {
+        Precision::F32 | Precision::F16 => Ok(()),
+        Precision::Bf16 => Err(Error::Unsupported(
+            "bf16 is a precision of the processor; a GPU's are f16 and f32".into(),
+        )),
+    }
 }
 
 /// What the GPU with an ordinal is.
@@ -173,35 +189,20 @@ struct Loaded {
 }
 
 impl Cuda {
-    /// The GPU with an ordinal, or the first that works and that our kernels cover.
+    /// The GPU with an ordinal.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] if it is to hold values in bf16. Else of the first that was tried:
-    /// [`Error::NoDevice`] if there is none or our kernels don't cover it; [`Error::Device`].
-    pub fn open(ordinal: Option<u32>, precision: Precision) -> Result<Self> {
-        if precision == Precision::Bf16 {
-            let has = "bf16 is a precision of the processor; a GPU's are f16 and f32";
-            return Err(Error::Unsupported(has.into()));
-        }
+    /// [`Error::Unsupported`] if it is to hold values in bf16; [`Error::NoDevice`] if there is none or
+    /// our kernels don't cover it; [`Error::Device`].
+    pub fn open(ordinal: u32, precision: Precision) -> Result<Self> {
+        check(precision)?;
         let driver = driver()?;
-        let mut refused = None;
-        let ordinals = ordinal.map_or(0..driver.devices(), |one| one..one.saturating_add(1));
-        for ordinal in ordinals {
-            match Self::open_one(&driver, ordinal, precision) {
-                Ok(device) => return Ok(device),
-                Err(error) => _ = refused.get_or_insert(error),
-            }
-        }
-        Err(refused.unwrap_or_else(|| Error::NoDevice("there is no GPU".into())))
-    }
-
-    fn open_one(driver: &Driver, ordinal: u32, precision: Precision) -> Result<Self> {
-        let properties = Properties::of(driver, ordinal)?;
+        let properties = Properties::of(&driver, ordinal)?;
         if images::covering(properties.limits).next().is_none() {
             return Err(too_old(&properties));
         }
-        let context = Context::new(driver, properties)?;
-        let info = described(driver, context.properties(), context.free_bytes()?);
+        let context = Context::new(&driver, properties)?;
+        let info = described(&driver, context.properties(), context.free_bytes()?);
         let passes = [Event::new(&context)?, Event::new(&context)?];
         let gpu = Gpu::new(&context, precision)?;
         Ok(Self { info, mosaic: None, metering: None, network: None, passes, asked: 0, gpu })
@@ -231,6 +232,12 @@ pub struct LayerTime {
 
 /// For benchmarks.
 impl Cuda {
+    /// Has the shortcuts of the networks that are loaded next made together with their blocks' first
+    /// convolutions, or apart from them.
+    pub fn make_shortcuts(&mut self, how: Shortcuts) {
+        self.gpu.shortcuts = how;
+    }
+
     /// The median time of each operation of the loaded network over `rounds` passes, in the order
     /// they run.
     ///
@@ -271,13 +278,10 @@ impl Device for Cuda {
         Ok(Some(free.saturating_sub(MARGIN)))
     }
 
-    fn loaded_memory(&self, plan: &Plan, folds: usize) -> Vec<MemoryPart> {
-        let multiprocessors = self.gpu.limits().multiprocessors as usize;
-        // A network that can't be scheduled is refused by `load`.
-        let schedule = Schedule::new(plan, self.gpu.precision, multiprocessors);
-        let mut parts = schedule.map_or_else(|_| Vec::new(), |schedule| schedule.memory(folds));
+    fn loaded_memory(&self, plan: &Plan, folds: usize) -> Result<Vec<MemoryPart>> {
+        let mut parts = Schedule::of(plan, &self.gpu)?.memory(folds);
         parts.push(Head::memory(&plan.network, folds));
-        parts
+        Ok(parts)
     }
 
     fn job_memory(&self, plan: &Plan, folds: usize, job: &JobSize) -> Vec<MemoryPart> {

@@ -1,9 +1,10 @@
 //! What a network needs on a GPU, worked out from its plan: how each convolution is cut, and where
 //! weights, vectors and coefficients lie. Nothing is allocated here.
 
+use super::Gpu;
 use super::packing::packed_bytes;
 use super::sizes::ConvSizes;
-use super::tiles::{ConvTiles, together};
+use super::tiles::{ConvTiles, Shortcuts, together};
 use crate::base::Result;
 use crate::device::{MemoryPart, Precision};
 use crate::net::plan::CHANNEL_BLOCK;
@@ -123,7 +124,23 @@ fn shortcut_of<'a>(network: &'a Network, first: usize, conv: &Conv) -> Option<(u
 impl Schedule {
     /// # Errors
     /// [`crate::base::Error::Unsupported`] if no kernel computes one of the convolutions.
+    pub(super) fn of(plan: &Plan, gpu: &Gpu) -> Result<Self> {
+        let multiprocessors = gpu.limits().multiprocessors as usize;
+        Self::with(plan, gpu.precision, gpu.shortcuts, multiprocessors)
+    }
+
+    /// As [`Schedule::of`] for a GPU of so many multiprocessors.
+    #[cfg(test)]
     pub(super) fn new(plan: &Plan, precision: Precision, multiprocessors: usize) -> Result<Self> {
+        Self::with(plan, precision, Shortcuts::default(), multiprocessors)
+    }
+
+    fn with(
+        plan: &Plan,
+        precision: Precision,
+        shortcuts: Shortcuts,
+        multiprocessors: usize,
+    ) -> Result<Self> {
         let network = &plan.network;
         let mut schedule = Self {
             convs: Vec::new(),
@@ -155,7 +172,7 @@ impl Schedule {
                         Some((op, shortcut)) => {
                             let own =
                                 ConvTiles::new(network, shortcut, precision, multiprocessors)?;
-                            together(&tiles, &own, multiprocessors)
+                            together(&tiles, &own, shortcuts, multiprocessors)
                                 .map(|both| (both, op, shortcut, own.sizes))
                         }
                         None => None,
@@ -257,5 +274,28 @@ impl Schedule {
             MemoryPart::on_device("weights", weights),
             MemoryPart::on_device("scratch memory of the kernels", scratch as u64),
         ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::networks;
+
+    #[test]
+    fn shortcuts_are_made_as_asked_for() {
+        for plan in &networks::residual_u_nets() {
+            let made = |how| {
+                let schedule = Schedule::with(plan, Precision::F16, how, 132).unwrap();
+                schedule.convs.iter().flatten().filter(|conv| conv.shortcut.is_some()).count()
+            };
+            let candidates = plan.network.ops.iter().enumerate().filter(|(at, op)| match op {
+                Op::Conv(conv) => shortcut_of(&plan.network, *at, conv).is_some(),
+                _ => false,
+            });
+            let candidates = candidates.count();
+            assert_eq!([made(Shortcuts::Together), made(Shortcuts::Apart)], [candidates, 0]);
+            assert!(made(Shortcuts::Expected) <= candidates);
+        }
     }
 }

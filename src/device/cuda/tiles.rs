@@ -351,19 +351,38 @@ fn memory_cycles(values: usize, multiprocessors: usize) -> usize {
     2 * values / (MEMORY_BYTES_PER_CYCLE * multiprocessors.max(1))
 }
 
-/// The first convolution of a residual block together with that of its shortcut, if this is the
-/// faster way: where tensors are small enough for the launches to count. In large ones the
+/// Whether the first convolution of a strided residual block makes the 1x1x1 convolution of its
+/// shortcut, too.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Shortcuts {
+    /// Where that is expected to be faster.
+    #[default]
+    Expected,
+    /// Wherever there is a kernel for both.
+    Together,
+    /// Nowhere.
+    Apart,
+}
+
+/// The first convolution of a residual block together with that of its shortcut, if this is asked for
+/// or expected to be the faster way: where tensors are small enough for the launches to count. In large ones the
 /// shortcut's values would only be written and read once more, since the sum must wait for the
 /// block's second convolution.
 pub(super) fn together(
     first: &ConvTiles,
     shortcut: &ConvTiles,
+    how: Shortcuts,
     multiprocessors: usize,
 ) -> Option<ConvTiles> {
     let both = first.with_shortcut(multiprocessors).ok()?;
     let apart = first.cycles(0, multiprocessors) + shortcut.cycles(1, multiprocessors);
     let join = memory_cycles(3 * first.sizes.outputs_in_all(), multiprocessors) + LAUNCH_CYCLES;
-    (both.cycles(0, multiprocessors) + join < apart).then_some(both)
+    let faster = || both.cycles(0, multiprocessors) + join < apart;
+    match how {
+        Shortcuts::Expected => faster().then_some(both),
+        Shortcuts::Together => Some(both),
+        Shortcuts::Apart => None,
+    }
 }
 
 fn unsupported(what: &str) -> Error {
@@ -439,7 +458,8 @@ mod tests {
             let sizes = sizes(&[channels], 2 * channels, [extent; 3], [2; 3]);
             let one = ConvSizes { kernel: [1; 3], ..sizes.clone() };
             let first = halves(sizes, 132).unwrap();
-            let both = together(&first, &halves(one, 132).unwrap(), 132);
+            let apart = halves(one, 132).unwrap();
+            let both = together(&first, &apart, Shortcuts::Expected, 132);
             assert_eq!(both.is_some(), wanted, "{channels} channels");
             let Some(both) = both else { continue };
             assert_eq!(both.launch.threads, 256);

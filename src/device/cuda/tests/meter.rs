@@ -17,7 +17,7 @@ fn volumes_are_measured_as_by_the_processor() {
     emulate();
     let mut noise = Noise(23);
     let pool = Pool::new(2).unwrap();
-    let mut device = Cuda::open(None, Precision::F16).unwrap();
+    let mut device = Cuda::open(0, Precision::F16).unwrap();
     let (mut resampled, mut kept) = (0, 0);
     for _ in 0..60 {
         let channels = noise.whole(1..3);
@@ -58,7 +58,7 @@ fn volumes_are_measured_as_by_the_processor() {
 #[test]
 fn what_measuring_takes_is_known_before() {
     emulate();
-    let mut device = Cuda::open(None, Precision::F16).unwrap();
+    let mut device = Cuda::open(0, Precision::F16).unwrap();
     for native in [[1, 1, 1], [3, 40, 50], [70, 90, 2]] {
         device.start(native, None).unwrap();
         let taken = device.metering.as_ref().unwrap().bytes();
