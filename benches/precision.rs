@@ -25,7 +25,7 @@ fn main() {
     let scores = |instructions, precision| {
         let pool = Arc::new(Pool::new(0).unwrap());
         let mut device = Cpu::with_instructions(pool, instructions, precision).unwrap();
-        tile::scores(&mut device, &model)
+        tile::run(&mut device, &model).scores
     };
     let sets = Instructions::available();
     let single = scores(sets[0], Precision::F32);

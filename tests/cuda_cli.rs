@@ -273,6 +273,20 @@ fn what_no_gpu_can_compute_the_processor_does() {
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && text.contains("100 channels"), "{text}");
     assert!(!run("cuda").status.success());
+    // What a plan says beforehand.
+    let plan = |device| {
+        let options = ["-m", "model.safetensors", "--json", "--device", device];
+        place.run((driver, &[]), &[&["plan"], &images[..], &options].concat())
+    };
+    let output = plan("auto");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let planned: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(planned["device"]["kind"], "cpu");
+    let why = planned["device"]["fallback"].as_str().unwrap();
+    assert!(why.contains("100 channels") && text.contains(why), "{why}: {text}");
+    let (planned, segmented) = (plan("cuda"), run("cuda"));
+    assert_eq!(planned.status.code(), segmented.status.code());
+    assert_eq!(planned.stderr, segmented.stderr);
 }
 
 /// A GPU of exactly the bytes that a run was estimated to take is enough; with fewer there are ever

@@ -10,8 +10,8 @@ use voxtile::window::{Slab, Tile};
 use crate::common::Noise;
 use crate::job::job;
 
-/// Scores of a tile of noise, `[classes][patch0][patch1][patch2]`.
-pub fn scores(device: &mut dyn Device, model: &Model) -> Vec<f32> {
+/// Scores `[classes][patch0][patch1][patch2]` and classes of a tile of noise.
+pub fn run(device: &mut dyn Device, model: &Model) -> SlabOutput {
     let plan = Arc::new(Plan::new(model.network(0).clone()).unwrap());
     let patch = model.package().parts[0].patch;
     let mut noise = Noise(1);
@@ -26,7 +26,7 @@ pub fn scores(device: &mut dyn Device, model: &Model) -> Vec<f32> {
     let mut output = SlabOutput::default();
     device.resolve(&Slab { planes: 0..patch[0], output: 0..patch[0] }, &mut output).unwrap();
     device.finish();
-    output.scores
+    output
 }
 
 /// How far scores lie from those expected, as a share of these.
