@@ -11,7 +11,7 @@ use std::process::{Command, Output};
 
 use common::{Noise, SeededModel};
 use emulator::Driver;
-use serde_json::Value;
+use serde_json::{Value, json};
 use voxtile::Geometry;
 use voxtile::base::Pool;
 use voxtile::formats::{OutputFile, nifti};
@@ -260,7 +260,7 @@ fn single_precision_finds_the_processor_s_labels() {
 fn what_no_gpu_can_compute_the_processor_does() {
     let Some(driver) = emulator::emulated() else { return };
     let mut model = SeededModel { inputs: 100, ..SeededModel::small([8; 3], 3) }
-        .with("normalization", vec![serde_json::json!({ "scheme": "none" }); 100].into());
+        .with("normalization", vec![json!({ "scheme": "none" }); 100].into());
     model.document["parts"][0]["architecture"]["input_channels"] = 100.into();
     let place = Place::new(&model.bytes(), [8, 8, 8]);
     let images = ["image.nii.gz"; 100];
@@ -414,6 +414,66 @@ fn without_a_gpu_the_processor_is_taken_and_the_reason_told() {
         listed.contains("cuda:0 an old GPU") && listed.contains("no kernels: too old"),
         "{listed}"
     );
+}
+
+/// `tests/gpu/run`, but for the tests and the benchmark, which are for a real GPU.
+#[test]
+fn the_check_for_gpus_is_rehearsed() {
+    let Some(driver) = emulator::emulated() else { return };
+    let python = || Command::new("python3");
+    if python().arg("--version").output().is_err() {
+        assert!(std::env::var_os("CI").is_none(), "CI needs a python3");
+        return println!("left out: there is no python3");
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let folder = tempfile::tempdir().unwrap();
+    let scratch = ("PYTHONPYCACHEPREFIX", folder.path().join("pycache"));
+    // As tests/gpu/prebuild makes it, from a commit that nobody has checked out.
+    let built = folder.path().join("built");
+    std::fs::create_dir(&built).unwrap();
+    std::fs::copy(env!("CARGO_BIN_EXE_voxtile"), built.join("program-voxtile")).unwrap();
+    let program = json!({ "kind": "program", "name": "voxtile", "file": "program-voxtile" });
+    let commit = "0123456789".repeat(4);
+    let manifest = json!({
+        "commit": commit, "changed": false, "checkout": root, "files": [program],
+    });
+    std::fs::write(built.join("manifest.json"), manifest.to_string()).unwrap();
+    let out = folder.path().join("out");
+    let mut check = python();
+    check.arg(root.join("tests/gpu/run")).args(["--steps", "device,demo", "--runs", "1"]);
+    check.arg("--built").arg(&built).arg("--out").arg(&out).env(scratch.0, &scratch.1);
+    driver.set(&mut check, &[]);
+    let output = check.output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said);
+    assert!(output.status.success(), "{said}");
+    let text = std::fs::read_to_string(out.join("gpu.json")).unwrap();
+    let results: Value = serde_json::from_str(&text).unwrap();
+    let row = |step: &str| {
+        let mut rows = results["rows"].as_array().unwrap().iter();
+        rows.find(|row| row["step"] == step).unwrap_or_else(|| panic!("no {step}: {said}"))
+    };
+    for step in ["voxtile devices", "labels as on the processor", "the same bytes"] {
+        assert_eq!(row(step)["result"], "ok", "{said}");
+    }
+    assert_eq!(row("tests")["result"], "left out");
+    assert_eq!((&results["commit"], &results["failed"]), (&json!(commit), &json!(0)));
+    // Only git knows that the checkout is at another commit.
+    let detail = row("built")["detail"].as_str().unwrap();
+    assert!(detail.contains("built from commit 012345678901"), "{detail}");
+    match results["checkout_commit"].as_str() {
+        Some(head) => {
+            assert_eq!(row("built")["result"], "warning");
+            assert!(detail.contains(&format!("the checkout is at commit {}", &head[..12])));
+        }
+        None => assert!(detail.contains("it can't be compared"), "{detail}"),
+    }
+    // The rest at least compiles.
+    let scripts = ["benches/gpu/run", "benches/gpu/pytorch_peers.py", "tests/gpu/prebuild"];
+    let mut compile = python();
+    compile.args(["-m", "py_compile"]).args(scripts.map(|script| root.join(script)));
+    let output = compile.env(scratch.0, &scratch.1).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 #[test]

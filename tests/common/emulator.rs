@@ -69,11 +69,10 @@ fn folder() -> Option<&'static Path> {
     made.as_deref()
 }
 
-/// The program, where the tests were built or where `tests/gpu/prebuild` put it.
+/// The program: that which `tests/gpu/run` names, or the one that was built for the tests.
 pub fn program() -> Command {
-    let built = Path::new(env!("CARGO_BIN_EXE_voxtile"));
-    let prebuilt = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/gpu/program-voxtile");
-    Command::new(if built.exists() { built } else { &prebuilt })
+    let named = std::env::var_os("VOXTILE_PROGRAM").filter(|_| real());
+    Command::new(named.unwrap_or_else(|| env!("CARGO_BIN_EXE_voxtile").into()))
 }
 
 /// Whether this process sees a GPU; if not, runs the test `name` again in a process that does.
