@@ -416,7 +416,7 @@ fn without_a_gpu_the_processor_is_taken_and_the_reason_told() {
     );
 }
 
-/// `tests/gpu/run`, but for the tests and the benchmark, which are for a real GPU.
+/// `tests/gpu/run`, but for what takes minutes on the emulator or a real GPU alone can do.
 #[test]
 fn the_check_for_gpus_is_rehearsed() {
     let Some(driver) = emulator::emulated() else { return };
@@ -440,7 +440,7 @@ fn the_check_for_gpus_is_rehearsed() {
     std::fs::write(built.join("manifest.json"), manifest.to_string()).unwrap();
     let out = folder.path().join("out");
     let mut check = python();
-    check.arg(root.join("tests/gpu/run")).args(["--steps", "device,demo", "--runs", "1"]);
+    check.arg(root.join("tests/gpu/run")).args(["--steps", "device"]);
     check.arg("--built").arg(&built).arg("--out").arg(&out).env(scratch.0, &scratch.1);
     driver.set(&mut check, &[]);
     let output = check.output().unwrap();
@@ -453,9 +453,8 @@ fn the_check_for_gpus_is_rehearsed() {
         let mut rows = results["rows"].as_array().unwrap().iter();
         rows.find(|row| row["step"] == step).unwrap_or_else(|| panic!("no {step}: {said}"))
     };
-    for step in ["voxtile devices", "labels as on the processor", "the same bytes"] {
-        assert_eq!(row(step)["result"], "ok", "{said}");
-    }
+    assert_eq!(row("voxtile devices")["result"], "ok", "{said}");
+    assert!(row("voxtile devices")["detail"].as_str().unwrap().contains("emulated GPU"), "{said}");
     assert_eq!(row("tests")["result"], "left out");
     assert_eq!((&results["commit"], &results["failed"]), (&json!(commit), &json!(0)));
     // Only git knows that the checkout is at another commit.
