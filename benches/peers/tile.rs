@@ -2,8 +2,8 @@
 //! runtimes can take turns within one run of the comparison.
 //!
 //! usage: tile S|B|L THREADS [f32|bf16]. Each line on standard input runs gather, network and blending once;
-//! the answer is a line with the seconds that took. The model is a file, as it is for a user, so that
-//! its bytes do not count as memory.
+//! the answer is a line with the seconds that took. The model is a file, closed once it is
+//! loaded, so that memory is the device's alone.
 
 #[path = "../../tests/common/mod.rs"]
 mod common;
@@ -45,6 +45,7 @@ fn main() {
     };
     let mut device = Cpu::open(Arc::new(Pool::new(threads).unwrap()), precision).unwrap();
     device.load(Arc::clone(&plan), &model.weights(0)).unwrap();
+    drop(model);
     device.begin(job::job(1, patch)).unwrap();
     device.feed(0..patch[0], &volume).unwrap();
     println!("voxtile {}, {}", precision.name(), device.info().name);

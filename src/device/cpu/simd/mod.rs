@@ -186,7 +186,82 @@ impl Instructions {
 
 #[cfg(test)]
 mod tests {
+    use half::bf16;
+
     use super::*;
+
+    /// Rounds and widens values of every sign, exponent and upper half, just below, at and just
+    /// above what two `bf16` have in the middle.
+    #[inline(always)]
+    unsafe fn round_and_widen<S: Simd>() {
+        const LOWER: [u32; 8] = [0, 1, 0x7ffe, 0x7fff, 0x8000, 0x8001, 0x8002, 0xffff];
+        for upper in 0..=0xffff_u32 {
+            let mut values = [0.0; 16];
+            for (value, lower) in values.iter_mut().zip(LOWER.into_iter().cycle()) {
+                *value = f32::from_bits(upper << 16 | lower);
+            }
+            let (mut narrow, mut wide, mut rounded) = ([0_u16; 16], [0.0_f32; 16], [0.0_f32; 16]);
+            for lane in (0..16).step_by(S::LANES) {
+                // SAFETY: the caller vouches for the set; there are 16 values.
+                unsafe {
+                    let vector = S::load(values.as_ptr().add(lane));
+                    S::store_bf16(narrow.as_mut_ptr().add(lane), vector);
+                    S::store(wide.as_mut_ptr().add(lane), S::load_bf16(narrow.as_ptr().add(lane)));
+                    S::store(rounded.as_mut_ptr().add(lane), S::round_bf16(vector));
+                }
+            }
+            for lane in 0..16 {
+                let (value, found) = (values[lane], bf16::from_bits(narrow[lane]));
+                let expected = bf16::from_f32(value);
+                let tiny = value.abs() < f32::MIN_POSITIVE && found == bf16::ZERO;
+                let strange = value.is_nan() && found.is_nan();
+                assert!(tiny || strange || found.to_bits() == expected.to_bits(), "{value:e}");
+                assert_eq!(wide[lane].to_bits(), u32::from(narrow[lane]) << 16, "{value:e}");
+                assert_eq!(rounded[lane].to_bits(), wide[lane].to_bits(), "{value:e}");
+            }
+        }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn of_avx2() {
+        // SAFETY: as the caller promises.
+        unsafe { round_and_widen::<Avx2>() }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx512f")]
+    unsafe fn of_avx512() {
+        // SAFETY: as the caller promises.
+        unsafe { round_and_widen::<Avx512>() }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    unsafe fn of_avx512_bf16() {
+        // SAFETY: as the caller promises.
+        unsafe { round_and_widen::<Avx512Bf16>() }
+    }
+
+    #[test]
+    fn every_set_rounds_to_bf16_alike() {
+        for set in Instructions::available() {
+            // SAFETY: the processor has the set.
+            unsafe {
+                match set {
+                    #[cfg(target_arch = "x86_64")]
+                    Instructions::Avx512Bf16 => of_avx512_bf16(),
+                    #[cfg(target_arch = "x86_64")]
+                    Instructions::Avx512 => of_avx512(),
+                    #[cfg(target_arch = "x86_64")]
+                    Instructions::Avx2 => of_avx2(),
+                    #[cfg(target_arch = "aarch64")]
+                    Instructions::Neon => round_and_widen::<Neon>(),
+                    _ => round_and_widen::<Portable>(),
+                }
+            }
+        }
+    }
 
     #[test]
     fn sets_are_chosen_by_name() {
