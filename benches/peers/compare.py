@@ -37,7 +37,8 @@ def voxtile_program():
     command = ["cargo", "bench", "-q", "--bench", "peers", "--no-run", "--message-format=json"]
     printed = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
     messages = [json.loads(line) for line in printed.stdout.splitlines()]
-    return next(message["executable"] for message in messages if message.get("executable"))
+    targets = {message["target"]["name"]: message for message in messages if "target" in message}
+    return targets["peers"]["executable"]
 
 
 def export(size, path):
