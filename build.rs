@@ -1,14 +1,14 @@
 //! Refuses kernels that were compiled from other sources than those beside them.
 
-use std::path::Path;
-use std::{env, fs};
+#[cfg(feature = "cuda")]
+use std::{env, fs, path::Path};
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
-    if env::var_os("CARGO_FEATURE_CUDA").is_some() {
+    #[cfg(feature = "cuda")]
+    {
         println!("cargo::rerun-if-changed=kernels");
         let root = env::var("CARGO_MANIFEST_DIR").unwrap_or_default();
-        #[cfg(feature = "cuda")]
         if let Err(reason) = check(&Path::new(&root).join("kernels")) {
             println!("cargo::error=kernels/images.zip {reason}; run kernels/build.py");
         }
