@@ -1,5 +1,6 @@
 //! The network's kernels, launched as a session does, beside the reference.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use half::f16;
@@ -11,7 +12,7 @@ use crate::device::cuda::forward::Forward;
 use crate::device::cuda::schedule::{Schedule, value_bytes};
 use crate::device::networks::{self, Noise, Parameters, parameters};
 use crate::device::reference::{self, Dense};
-use crate::net::{Plan, TensorId};
+use crate::net::{Op, Plan, TensorId};
 
 /// Values as the device holds them.
 fn stored(precision: Precision, values: &[f32]) -> Vec<u8> {
@@ -173,6 +174,51 @@ fn shortcuts_with_something_pending() {
 fn every_operation_on_random_shapes() {
     let plans: Vec<_> = (0..12).map(|seed| networks::random(&mut Noise(seed))).collect();
     check_all(&plans, 4e-3);
+
+    // Among them are all kernels of convolutions, and each way in which these work.
+    let mut seen = BTreeSet::new();
+    for plan in &plans {
+        let schedule = Schedule::new(plan, Precision::F16, 132).unwrap();
+        for (op, packed) in plan.network.ops.iter().zip(&schedule.convs) {
+            let (Op::Conv(conv), Some(packed)) = (op, packed) else { continue };
+            let tiles = &packed.tiles;
+            let name = tiles.kernel.name();
+            seen.insert(name);
+            let anisotropic = conv.kernel != [1; 3] && conv.kernel != [3; 3];
+            let ways = [
+                (tiles.splits > 1, "split"),
+                (tiles.splits > 1 && packed.shortcut.is_some(), "split with a shortcut"),
+                (tiles.splits == 1 && packed.shortcut.is_some(), "whole with a shortcut"),
+                (tiles.tile.plane_groups > 1, "plane by plane"),
+                (tiles.tile.shares_lines(&tiles.sizes), "shared lines"),
+                (conv.sources.len() > 1, "two sources"),
+                (conv.sources.iter().any(|source| source.upsample != [1; 3]), "enlarged"),
+                (conv.expand.is_some_and(|expand| expand != [1; 3]), "transposed"),
+                (anisotropic && conv.stride == [1; 3], "anisotropic"),
+                (anisotropic && conv.stride != [1; 3], "anisotropic and strided"),
+            ];
+            seen.extend(ways.into_iter().filter_map(|(is, way)| is.then_some(way)));
+        }
+    }
+    let expected = [
+        "anisotropic",
+        "anisotropic and strided",
+        "conv_direct_half",
+        "conv_mma_16",
+        "conv_mma_32",
+        "conv_mma_48",
+        "conv_mma_64",
+        "conv_mma_64_shortcut",
+        "enlarged",
+        "plane by plane",
+        "shared lines",
+        "split",
+        "split with a shortcut",
+        "transposed",
+        "two sources",
+        "whole with a shortcut",
+    ];
+    assert_eq!(seen.into_iter().collect::<Vec<_>>(), expected);
 }
 
 #[test]
