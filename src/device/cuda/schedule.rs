@@ -281,6 +281,78 @@ impl Schedule {
 mod tests {
     use super::*;
     use crate::device::networks;
+    use crate::net::{Source, Tensor};
+
+    /// The convolution of a layer of docs/kernels.md, cut for an H100.
+    fn cut(name: &str, [inputs, outputs]: [usize; 2], shape: [usize; 3]) -> ConvTiles {
+        let mut builder = networks::Builder::new(inputs, shape);
+        let begins_stage = name.ends_with(".0.conv1") || name.ends_with(".0.conv3");
+        let stride = match name.strip_prefix("conv_blocks_context.").and_then(|n| n.get(..1)) {
+            Some("1" | "2" | "3" | "4") if begins_stage => [2, 2, 2],
+            Some("5") if begins_stage => [1, 1, 2],
+            _ => [1; 3],
+        };
+        let kernel =
+            if name.ends_with("conv1") || name.ends_with("conv2") { [3; 3] } else { [1; 3] };
+        let sources = match (inputs, begins_stage && name.starts_with("conv_blocks_localization")) {
+            (1, _) => vec![Source::plain(TensorId(0))],
+            (_, concatenates) => {
+                let count = 1 + usize::from(concatenates);
+                let shape = std::array::from_fn(|axis| shape[axis] * stride[axis]);
+                let tensor = Tensor { channels: inputs / count, shape };
+                builder.network.tensors.extend(vec![tensor; count]);
+                (1..=count).map(|id| Source::plain(TensorId(id))).collect()
+            }
+        };
+        let mut tiles = |kernel| {
+            builder.conv(sources.clone(), outputs, kernel, stride, false, Epilogue::Plain);
+            let Some(Op::Conv(conv)) = builder.network.ops.last() else { unreachable!() };
+            ConvTiles::new(&builder.network, conv, Precision::F16, 132).unwrap()
+        };
+        let own = tiles(kernel);
+        let both = match kernel == [3; 3] && stride != [1; 3] {
+            true => together(&own, &tiles([1; 3]), Shortcuts::Expected, 132),
+            false => None,
+        };
+        both.unwrap_or(own)
+    }
+
+    #[test]
+    fn layers_are_cut_as_the_document_says() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/kernels.md");
+        let text = std::fs::read_to_string(path).unwrap();
+        let mut count = 0;
+        for line in text.lines().filter(|line| line.contains(" | `conv_") && line.contains(" → "))
+        {
+            let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+            let [_, name, channels, voxels, kernel, tile, splits, blocks, shared, ..] = cells[..]
+            else {
+                panic!("{line}")
+            };
+            let number = |text: &str| text.parse::<usize>().unwrap();
+            let numbers = |text: &str| {
+                text.split([' ', '×', '→', '/'])
+                    .filter(|n| !n.is_empty())
+                    .map(number)
+                    .collect::<Vec<_>>()
+            };
+            let cut = cut(
+                name,
+                numbers(channels).try_into().unwrap(),
+                numbers(voxels).try_into().unwrap(),
+            );
+            let mut expected = vec![cut.tile.planes, cut.tile.rows, 8];
+            expected.extend((cut.tile.plane_groups > 1).then_some(cut.tile.plane_groups));
+            assert_eq!(kernel, format!("`{}`", cut.kernel.name()), "{line}");
+            assert_eq!(numbers(tile), expected, "{line}");
+            assert_eq!(number(splits), cut.splits, "{line}");
+            assert_eq!(number(blocks), cut.launch.grid.iter().product::<u32>() as usize, "{line}");
+            let kib = f64::from(cut.launch.shared_bytes) / 1024.0;
+            assert!((number(shared) as f64 - kib).abs() <= 0.5, "{line}: {kib}");
+            count += 1;
+        }
+        assert!(count > 100, "{count} layers");
+    }
 
     #[test]
     fn shortcuts_are_made_as_asked_for() {
