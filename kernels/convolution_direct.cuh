@@ -13,12 +13,12 @@
 //      [k / 16][2][lane] pairs of operands, from the first-level cache, which all blocks fill alike.
 // Out: an activation, half, and its partial statistics.
 // Per voxel of a 3x3x3 convolution: 27 multiplications per pair of channels; 2.3 x 2 bytes read per
-// input channel, 2 bytes written per output channel, which bounds it; 4 bytes of operands from
-// shared memory for each k.
+// input channel, 2 bytes written per output channel, which bounds it; 2.5 bytes from shared memory
+// for each k, operand and place.
 //
 // Tile: 32 lines of 8 columns, 4 planes x 8 rows unless another suits the tensor better, of 32
-// output channels, as write_tile writes them: first layers have 16 to 64 output channels, so the
-// brick, the expensive part, is gathered once or twice, and the sums leave room for four blocks.
+// output channels, as write_tile writes them: first layers have 16 to 96 output channels, so the
+// brick, the expensive part, is gathered one to three times, and the sums leave room for four blocks.
 //
 // Grid: (tiles, ceil(output channels / 32), 1).
 const int DIRECT_CHANNELS = 32;

@@ -43,12 +43,13 @@
 // are as many as conv_mma_64 has of one.
 //
 // Of a 3x3x3 convolution, per voxel: 27 x input x output channels multiplications; 2.3 x 2 bytes of
-// input per channel and block of N output channels (of stride 2: 10.2 x 2), mostly from the
-// second-level cache, and about 6 operations to normalise each value; from shared memory 22.5 bytes
-// of input per channel (54 where lines are not shared), and 0.84 N bytes of weights per input
-// channel and block; 2 bytes written per output channel. conv_mma_64_shortcut: 28 multiplications
-// instead of 27; from shared memory 27 bytes (54) of input and 1.75 N of weights; twice the bytes
-// written, and the input read once instead of twice.
+// input per channel and block of N output channels (of stride 2: 10.2 x 2, or 12.9 x 2 and more
+// where the kernel's planes are read one after the other), mostly from the second-level cache, and
+// about 6 operations to normalise each value; from shared memory 22.5 bytes of input per channel
+// (54 where lines are not shared), and 0.84 N bytes of weights per input channel and block; 2 bytes
+// written per output channel. conv_mma_64_shortcut: 28 multiplications instead of 27; from shared
+// memory 27 bytes (54) of input and 1.75 N of weights; twice the bytes written, and the input read
+// once instead of twice.
 //
 // Grid: (tiles, expand taps * ceil(output channels / N), splits). A transposed convolution's tiles
 // are of its input.
