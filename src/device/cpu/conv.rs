@@ -336,7 +336,8 @@ impl ConvLayout {
         let [e0, e1, e2] = self.expand;
         let [p0, p1, p2] = group.phase;
         let (rows_out, columns_out) = (self.output[1] * e1, self.output[2] * e2);
-        let output_voxels = self.output[0] * e0 * rows_out * columns_out;
+        let plane_values = rows_out * columns_out * BLOCK;
+        let blocks = self.padded_channels() / BLOCK;
         let mut running = Running::EMPTY;
         let mut weights_before = group.weights;
         for (number, segment) in self.segments.iter().enumerate() {
@@ -347,8 +348,8 @@ impl ConvLayout {
                     * self.brick[2]
                     * BLOCK;
                 let (z, y) = ((first[0] + plane) * e0 + p0, (first[1] + line) * e1 + p1);
-                let in_block = ((z * rows_out + y) * columns_out + p2) * BLOCK;
-                let in_tensor = group.first_block * output_voxels * BLOCK + in_block;
+                let in_plane = (y * columns_out + p2) * BLOCK;
+                let in_tensor = (z * blocks + group.first_block) * plane_values + in_plane;
                 for &(x, _, kernel) in &tiles.tiles {
                     let place = in_tensor + x * e2 * BLOCK;
                     // SAFETY: every pointer stays in its buffer: brick and sums were sized for
@@ -391,7 +392,7 @@ impl ConvLayout {
                             last: number + 1 == self.segments.len(),
                             output: run.arena.at(run.offsets[self.conv.output.0] + place),
                             output_step: e2 * BLOCK,
-                            block_stride: output_voxels * BLOCK,
+                            block_stride: plane_values,
                             epilogue,
                         });
                     }

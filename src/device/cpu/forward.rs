@@ -246,7 +246,7 @@ impl Forward {
         }
     }
 
-    /// The features below the head, `[ceil(channels / 16)][s0][s1][s2][16]`.
+    /// The features below the head, `[s0][ceil(channels / 16)][s1][s2][16]`.
     pub(super) fn output(&self) -> Values {
         let output = self.plan.network.output.0;
         Values::of(&self.arena, self.value_bytes, self.plan.offsets[output])
@@ -359,9 +359,9 @@ fn run_join(
 ) {
     let tensor = &plan.network.tensors[join.main.0];
     let plane = tensor.shape[1] * tensor.shape[2];
-    let planes = tensor.channels.div_ceil(BLOCK) * tensor.shape[0];
-    pool.run(planes, &|task, _| {
-        let (place, block) = (task * plane * BLOCK, task / tensor.shape[0]);
+    let blocks = tensor.channels.div_ceil(BLOCK);
+    pool.run(tensor.shape[0] * blocks, &|task, _| {
+        let (place, block) = (task * plane * BLOCK, task % blocks);
         // SAFETY: the tensors have one shape; tasks touch planes of their own, and the output is
         // `main` itself or overlaps neither source.
         unsafe {
@@ -390,20 +390,20 @@ fn run_pool(
 ) {
     let (from, to) = (op.source.tensor.0, op.output.0);
     let [_, rows, columns] = plan.network.tensors[from].shape;
-    let source_planes = plan.network.tensors[from].shape[0];
     let target = &plan.network.tensors[to];
     let [planes, target_rows, count] = target.shape;
-    pool.run(target.channels.div_ceil(BLOCK) * planes, &|task, _| {
-        let (block, plane) = (task / planes, task % planes);
+    let blocks = target.channels.div_ceil(BLOCK);
+    pool.run(planes * blocks, &|task, _| {
+        let (plane, block) = (task / blocks, task % blocks);
         for row in 0..target_rows {
-            let first = (block * source_planes + plane * op.size[0]) * rows + row * op.size[1];
+            let first = (plane * op.size[0] * blocks + block) * rows + row * op.size[1];
             // SAFETY: boxes lie in the source, whose size is at least that of the output times
             // the box's; tasks write planes of their own, and the output overlaps no source.
             unsafe {
                 (kernels.pool_row)(&PoolRow {
                     from: arena.at(plan.offsets[from] + first * columns * BLOCK),
                     row: columns,
-                    plane: rows * columns,
+                    plane: blocks * rows * columns,
                     size: op.size,
                     to: arena.at(plan.offsets[to] + (task * target_rows + row) * count * BLOCK),
                     count,

@@ -7,7 +7,7 @@ use bytemuck::{Pod, Zeroable};
 use super::value::Value;
 use crate::base::{Error, Result};
 
-/// Channels that lie together in memory: a tensor is `[ceil(C / 16)][s0][s1][s2][16]`.
+/// Channels that lie together in memory: a tensor is `[s0][ceil(C / 16)][s1][s2][16]`.
 pub(super) const BLOCK: usize = crate::net::plan::CHANNEL_BLOCK;
 
 /// 16 values on a cache line of their own.

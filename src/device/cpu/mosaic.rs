@@ -272,8 +272,8 @@ impl Mosaic {
         let scratch = Shared(self.scratch.as_mut_ptr());
         let this = &*self;
         let rows = inside[1].len();
-        let block = patch.iter().product::<usize>() * BLOCK;
-        let steps = [patch[1] * patch[2], patch[2], 1];
+        let (blocks, plane) = (head.features / BLOCK, patch[1] * patch[2]);
+        let steps = [blocks * plane, patch[2], 1];
         let window_rows = [patch[axes[1]], patch[axes[2]]];
         pool.run(inside[0].len() * rows, &|task, worker| {
             let start =
@@ -308,8 +308,8 @@ impl Mosaic {
                 let mut row = BlendRow {
                     from: features.at(from * BLOCK),
                     from_step: if mirror[axes[2]] { -step } else { step },
-                    from_block: block,
-                    blocks: head.features / BLOCK,
+                    from_block: plane * BLOCK,
+                    blocks,
                     to: std::ptr::null_mut(),
                     to_step: this.depth,
                     window: window.as_ptr(),

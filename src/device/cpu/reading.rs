@@ -77,16 +77,21 @@ impl ConvRun<'_> {
     pub(super) unsafe fn read_row(&self, read: &ReadKernels, row: &ReadRow) {
         let &ReadRow { conv, chunk, first, stride, next, to, count } = row;
         let source = &conv.sources[chunk.source];
-        let [s0, s1, s2] = self.network.tensors[source.tensor.0].shape;
+        let stored = &self.network.tensors[source.tensor.0];
+        let [s0, s1, s2] = stored.shape;
         let [u0, u1, upsample] = source.upsample;
-        let line = (first[0] / u0 * s1 + first[1] / u1) * s2;
+        let (plane, line) = (first[0] / u0, first[1] / u1);
         let tensor = self.offsets[source.tensor.0];
         // SAFETY: offsets and shapes are those of the arena's tensors.
         unsafe {
             if source.tensor == self.network.input {
                 let channel_stride = s0 * s1 * s2;
                 (read.spread_row)(&SpreadRow {
-                    from: self.arena.at(tensor + chunk.block * BLOCK * channel_stride + line),
+                    from: self.arena.at(
+                        tensor
+                            + chunk.block * BLOCK * channel_stride
+                            + (plane * s1 + line) * s2,
+                    ),
                     channel_stride,
                     channels: chunk.channels,
                     padded_channels: chunk.channels.next_multiple_of(self.kernels.brick.channels()),
@@ -97,8 +102,9 @@ impl ConvRun<'_> {
                     upsample,
                 });
             } else {
+                let block = plane * stored.channels.div_ceil(BLOCK) + chunk.block;
                 (read.gather_row)(&GatherRow {
-                    from: self.arena.at(tensor + (chunk.block * s0 * s1 * s2 + line) * BLOCK),
+                    from: self.arena.at(tensor + (block * s1 + line) * s2 * BLOCK),
                     to,
                     count,
                     first: first[2],

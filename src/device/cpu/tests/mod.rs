@@ -27,6 +27,14 @@ fn fill(forward: &mut Forward, patch: &[f32]) {
     }
 }
 
+/// Where a value of a tensor lies, `[s0][ceil(channels / 16)][s1][s2][16]`.
+fn place(tensor: &Dense, channel: usize, voxel: usize) -> usize {
+    let plane = tensor.shape[1] * tensor.shape[2];
+    let blocks = tensor.channels.div_ceil(BLOCK);
+    let block = voxel / plane * blocks + channel / BLOCK;
+    (block * plane + voxel % plane) * BLOCK + channel % BLOCK
+}
+
 /// What may differ from the reference, relative, after several layers.
 fn tolerance(precision: Precision) -> f64 {
     if precision == Precision::F32 { 1e-5 } else { 1e-2 }
@@ -86,7 +94,7 @@ fn compare(
                 let (mut error, mut norm) = (0.0, 0.0);
                 for channel in 0..expected.channels {
                     for voxel in 0..voxels {
-                        let at = (channel / BLOCK * voxels + voxel) * BLOCK + channel % BLOCK;
+                        let at = place(expected, channel, voxel);
                         let wanted = expected.values[channel * voxels + voxel];
                         error += (f64::from(values[at]) - wanted).powi(2);
                         norm += wanted.powi(2);

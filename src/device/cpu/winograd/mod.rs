@@ -261,8 +261,9 @@ impl Winograd {
     ) {
         let [_, lines, columns] = brick.tiles;
         let [outputs, side, _] = self.lengths.map(|length| length.outputs());
-        let [s0, s1, s2] = self.output;
-        let block_stride = s0 * s1 * s2 * BLOCK;
+        let [_, s1, s2] = self.output;
+        let block_stride = s1 * s2 * BLOCK;
+        let blocks = self.padded_channels() / BLOCK;
         let stride = self.memory.sums_stride(group.width);
         let sums = self.memory.sums + number * self.memory.sums_group;
         for tile in 0..brick.tiles.iter().product() {
@@ -273,8 +274,8 @@ impl Winograd {
             let voxels = std::array::from_fn(|axis| {
                 self.lengths[axis].outputs().min(self.output[axis] - first[axis])
             });
-            let at = group.first_block * block_stride
-                + ((first[0] * s1 + first[1]) * s2 + first[2]) * BLOCK;
+            let at = (first[0] * blocks + group.first_block) * block_stride
+                + (first[1] * s2 + first[2]) * BLOCK;
             // SAFETY: as the caller promises; output and main are tensors of the output's shape,
             // and tasks write to rows and channels of their own.
             unsafe {
@@ -302,7 +303,7 @@ impl Winograd {
                     bias: run.weights.bias.pointer().add(group.first_block * BLOCK),
                     output: run.arena.at(run.offsets[self.conv.output.0] + at),
                     block_stride,
-                    plane_stride: s1 * s2 * BLOCK,
+                    plane_stride: blocks * block_stride,
                     row_stride: s2 * BLOCK,
                     voxels,
                     stream: self.streamed,
