@@ -129,6 +129,31 @@ impl Pool {
         }
     }
 
+    /// As [`Pool::run`], for tasks in rows of `row`: those of a row start when the tasks of all rows
+    /// but the `under_way - 1` before it have ended. From 1 to [`MOST_ROWS`] may be under way.
+    ///
+    /// # Panics
+    /// As [`Pool::run`].
+    pub fn run_rows(
+        &self,
+        tasks: usize,
+        row: usize,
+        under_way: usize,
+        body: &(dyn Fn(usize, usize) + Sync),
+    ) {
+        assert!((1..=MOST_ROWS).contains(&under_way), "{under_way} rows under way");
+        let rows = Rows { state: Mutex::default(), ended: Condvar::new(), tasks, row };
+        self.run(tasks, &|task, worker| {
+            // Tasks are handed out in order, so those that a task waits for are with threads that
+            // wait for none after it.
+            let row = task / row;
+            if let Some(mut ended) = rows.wait((row + 1).saturating_sub(under_way), row) {
+                body(task, worker);
+                ended.well = true;
+            }
+        });
+    }
+
     /// Runs `body(task, item, worker)` for every item of `items`, each item exclusively.
     ///
     /// # Panics
@@ -141,6 +166,67 @@ impl Pool {
                 body(task, item, worker);
             }
         });
+    }
+}
+
+/// The most rows of [`Pool::run_rows`] that may be under way.
+pub const MOST_ROWS: usize = 32;
+
+/// How far the rows of [`Pool::run_rows`] are.
+struct Rows {
+    state: Mutex<RowState>,
+    ended: Condvar,
+    tasks: usize,
+    row: usize,
+}
+
+#[derive(Default)]
+struct RowState {
+    /// Rows that have ended before the first that has not.
+    done: usize,
+    /// Tasks that have ended of each row from there on, `[row % MOST_ROWS]`.
+    ended: [usize; MOST_ROWS],
+    failed: bool,
+}
+
+/// A task that has started; ends when dropped.
+struct Started<'a> {
+    rows: &'a Rows,
+    row: usize,
+    /// Whether it came to its end.
+    well: bool,
+}
+
+impl Rows {
+    /// Waits until the first `needed` rows have ended, to start a task of `row`; `None` if a task
+    /// has failed.
+    fn wait(&self, needed: usize, row: usize) -> Option<Started<'_>> {
+        let mut state = lock(&self.state);
+        while state.done < needed && !state.failed {
+            state = self.ended.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        (!state.failed).then_some(Started { rows: self, row, well: false })
+    }
+}
+
+impl Drop for Started<'_> {
+    fn drop(&mut self) {
+        let Rows { tasks, row, .. } = *self.rows;
+        let mut state = lock(&self.rows.state);
+        state.ended[self.row % MOST_ROWS] += 1;
+        state.failed |= !self.well;
+        let before = state.done;
+        loop {
+            let (first, at) = (state.done * row, state.done % MOST_ROWS);
+            if first >= tasks || state.ended[at] < row.min(tasks - first) {
+                break;
+            }
+            state.ended[at] = 0;
+            state.done += 1;
+        }
+        if state.done > before || state.failed {
+            self.rows.ended.notify_all();
+        }
     }
 }
 
@@ -234,6 +320,40 @@ mod tests {
             sum.fetch_add(task, Ordering::Relaxed);
         });
         assert_eq!(sum.into_inner(), 45);
+    }
+
+    #[test]
+    fn tasks_of_a_row_wait_for_all_but_the_rows_before_it() {
+        for (threads, tasks, row, under_way) in
+            [(1, 10, 3, 1), (2, 40, 1, 1), (3, 40, 3, 1), (4, 61, 4, 2), (8, 50, 2, 3)]
+        {
+            let pool = Pool::new(threads).unwrap();
+            let ended: Vec<AtomicUsize> = (0..tasks).map(|_| AtomicUsize::new(0)).collect();
+            pool.run_rows(tasks, row, under_way, &|task, _| {
+                let needed = (task / row + 1).saturating_sub(under_way) * row;
+                assert!(ended[..needed].iter().all(|count| count.load(Ordering::Relaxed) == 1));
+                if task % 3 == 0 {
+                    std::thread::yield_now();
+                }
+                ended[task].fetch_add(1, Ordering::Relaxed);
+            });
+            assert!(ended.iter().all(|count| count.load(Ordering::Relaxed) == 1));
+        }
+    }
+
+    #[test]
+    fn nobody_waits_for_a_task_that_failed() {
+        for threads in [1, 2, 5] {
+            let pool = Pool::new(threads).unwrap();
+            for bad in [0, 7, 29] {
+                let outcome = catch_unwind(AssertUnwindSafe(|| {
+                    pool.run_rows(30, 2, 1, &|task, _| assert!(task != bad, "task {task} failed"));
+                }));
+                let payload = outcome.unwrap_err();
+                assert_eq!(*payload.downcast_ref::<String>().unwrap(), format!("task {bad} failed"));
+            }
+            pool.run_rows(30, 2, 1, &|_, _| ());
+        }
     }
 
     #[test]

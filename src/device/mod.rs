@@ -15,7 +15,7 @@ use std::sync::Arc;
 pub use choice::{DeviceChoice, Opened, gpu_count, gpu_info, open};
 
 use crate::base::{Error, Result};
-use crate::net::{Plan, Weights};
+use crate::net::{Network, Plan, Weights};
 use crate::volume::{AxisMap, Meter, Resampling};
 use crate::window::{Slab, Tile};
 
@@ -210,6 +210,14 @@ pub trait Device: Send {
     /// # Errors
     /// If the device fails.
     fn free_bytes(&self) -> Result<Option<u64>>;
+
+    /// Where the tensors of `network` are to lie for this device, which its other functions ask for.
+    ///
+    /// # Errors
+    /// As [`Plan::new`].
+    fn plan(&self, network: Network) -> Result<Plan> {
+        Plan::new(network)
+    }
 
     /// What the device will hold for `plan` and `folds` sets of its weights once loaded.
     ///

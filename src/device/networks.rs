@@ -180,7 +180,7 @@ impl Builder {
                 offset
             })
             .collect();
-        Arc::new(Plan { network: self.network, offsets, arena })
+        Arc::new(Plan { network: self.network, offsets, arena, displaced: Vec::new() })
     }
 }
 

@@ -9,5 +9,5 @@ pub use network::{
     Affine, AveragePool, Conv, Epilogue, Head, Join, Network, Normalization, Op, Parameter,
     ParameterId, Reading, Source, StatisticsId, Tensor, TensorId,
 };
-pub use plan::Plan;
+pub use plan::{Displacement, Plan};
 pub use weights::Weights;

@@ -1,10 +1,10 @@
 //! Where every tensor lies in one arena.
 
-use super::{Epilogue, Network, Op, Tensor, TensorId};
+use super::{Conv, Epilogue, Network, Op, Tensor, TensorId};
 use crate::base::{Error, Result};
 
-/// Channels that lie together in a device's memory: tensors are
-/// `[ceil(channels / 16)][s0][s1][s2][16]`, but for the network's input, which is
+/// Channels that lie together in a device's memory. On the processor tensors are
+/// `[s0][ceil(channels / 16)][s1][s2][16]`, but for the network's input, which is
 /// `[channels][s0][s1][s2]`.
 pub const CHANNEL_BLOCK: usize = 16;
 
@@ -20,6 +20,17 @@ pub struct Plan {
     pub offsets: Vec<usize>,
     /// Elements of the arena.
     pub arena: usize,
+    /// Convolutions whose output overlaps their source.
+    pub displaced: Vec<Displacement>,
+}
+
+/// A convolution whose output may overlap its only source: it begins that far before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Displacement {
+    /// Which of the network's operations it is.
+    pub op: usize,
+    /// Elements.
+    pub distance: usize,
 }
 
 /// A tensor's life, in operations: written by `first`, read for the last time by `last`.
@@ -37,28 +48,85 @@ impl Plan {
     /// # Errors
     /// [`Error::Unsupported`] if the arena's size does not fit the address space.
     pub fn new(network: Network) -> Result<Self> {
+        let Places { offsets, arena } = places(&network, &lives(&network)?, &[])?;
+        Ok(Self { network, offsets, arena, displaced: Vec::new() })
+    }
+
+    /// As [`Plan::new`], but where that makes the arena smaller, the output of a convolution
+    /// overlaps its source, as far from it as `possible` says, for a device that can do so. What is
+    /// possible is passed over where the source is not the only one, is needed later, or differs
+    /// from the output in size.
+    ///
+    /// # Errors
+    /// As [`Plan::new`].
+    pub fn displacing(network: Network, possible: &[Displacement]) -> Result<Self> {
         let lives = lives(&network)?;
-        // A tensor that replaces another one lies where that one lies.
-        let mut home: Vec<usize> = (0..lives.len()).collect();
-        let mut merged = lives.clone();
-        for (at, op) in network.ops.iter().enumerate() {
-            let (main, output) = match op {
-                Op::Conv(conv) => match conv.epilogue {
-                    Epilogue::AddNormalized { main, .. } => (main, conv.output),
-                    _ => continue,
-                },
-                Op::Join(join) => (join.main, join.output),
-                Op::AveragePool(_) => continue,
-            };
-            if lives[main.0].last == at && lives[main.0].length == lives[output.0].length {
-                home[output.0] = home[main.0];
-                merged[home[main.0]].last = lives[output.0].last;
+        let overlaps = |to: &&Displacement| match &network.ops[to.op] {
+            Op::Conv(Conv { sources, output, .. }) if sources.len() == 1 => {
+                let (from, output) = (lives[sources[0].tensor.0], lives[output.0]);
+                from.last == to.op && from.length == output.length && to.distance < from.length
+            }
+            _ => false,
+        };
+        let mut displaced: Vec<Displacement> = possible
+            .iter()
+            .filter(overlaps)
+            .map(|to| Displacement { distance: to.distance.next_multiple_of(ALIGNMENT), ..*to })
+            .collect();
+        let separate = places(&network, &lives, &[])?;
+        let mut best = places(&network, &lives, &displaced)?;
+        // Most don't matter, for they are not large enough.
+        let mut order = displaced.clone();
+        order.sort_by_key(|to| lives[network.ops[to.op].output().0].length);
+        for candidate in order {
+            let fewer: Vec<_> = displaced.iter().copied().filter(|to| *to != candidate).collect();
+            let without = places(&network, &lives, &fewer)?;
+            if without.arena <= best.arena {
+                (best, displaced) = (without, fewer);
             }
         }
-        let (places, arena) = place(&merged, &home)?;
-        let offsets = home.iter().map(|&home| places[home]).collect();
-        Ok(Self { network, offsets, arena })
+        if separate.arena <= best.arena {
+            (best, displaced) = (separate, Vec::new());
+        }
+        let Places { offsets, arena } = best;
+        Ok(Self { network, offsets, arena, displaced })
     }
+}
+
+/// First element of each tensor, and elements of the arena.
+struct Places {
+    offsets: Vec<usize>,
+    arena: usize,
+}
+
+fn places(network: &Network, lives: &[Life], displaced: &[Displacement]) -> Result<Places> {
+    // A tensor that replaces another one lies in the group of that one.
+    let mut home: Vec<usize> = (0..lives.len()).collect();
+    let mut starts = vec![0; lives.len()];
+    for (at, op) in network.ops.iter().enumerate() {
+        let (main, output, distance) = match op {
+            Op::Conv(conv) => match conv.epilogue {
+                Epilogue::AddNormalized { main, .. } => (main, conv.output, 0),
+                _ => match displaced.iter().find(|to| to.op == at) {
+                    Some(to) => (conv.sources[0].tensor, conv.output, to.distance),
+                    None => continue,
+                },
+            },
+            Op::Join(join) => (join.main, join.output, 0),
+            Op::AveragePool(_) => continue,
+        };
+        if lives[main.0].last == at && lives[main.0].length == lives[output.0].length {
+            // The output comes first in the group.
+            for tensor in (0..lives.len()).filter(|&tensor| home[tensor] == home[main.0]) {
+                starts[tensor] += distance;
+            }
+            home[output.0] = home[main.0];
+            starts[output.0] = starts[main.0] - distance;
+        }
+    }
+    let (first, arena) = place(&groups(lives, &home, &starts))?;
+    let offsets = home.iter().zip(starts).map(|(&home, start)| first[home] + start).collect();
+    Ok(Places { offsets, arena })
 }
 
 /// The tensors an operation reads.
@@ -116,36 +184,73 @@ fn lives(network: &Network) -> Result<Vec<Life>> {
     Ok(lives)
 }
 
+/// Tensors that take each other's place, with their first elements in the group.
+#[derive(Clone, Default)]
+struct Group {
+    tensors: Vec<(Life, usize)>,
+    length: usize,
+}
+
+impl Group {
+    /// The ranges of places where the group can't begin for one that is placed: a pair of tensors
+    /// that live at the same time would overlap.
+    fn refused(&self, placed: &Self, at: usize) -> Vec<(isize, isize)> {
+        let mut ranges = Vec::new();
+        for &(own, start) in &self.tensors {
+            for &(other, other_start) in &placed.tensors {
+                if other.first <= own.last && own.first <= other.last {
+                    let first = (at + other_start) as isize - (start + own.length) as isize;
+                    let end = (at + other_start + other.length) as isize - start as isize;
+                    ranges.push((first, end));
+                }
+            }
+        }
+        ranges
+    }
+}
+
+/// The groups, each at the number of its first tensor; the others' are empty.
+fn groups(lives: &[Life], home: &[usize], starts: &[usize]) -> Vec<Group> {
+    let mut groups = vec![Group::default(); lives.len()];
+    for (tensor, &life) in lives.iter().enumerate() {
+        let group = &mut groups[home[tensor]];
+        group.tensors.push((life, starts[tensor]));
+        group.length = group.length.max(starts[tensor] + life.length);
+    }
+    groups
+}
+
 /// Puts the largest first, each into the smallest gap that holds it among those that live at the
 /// same time.
-fn place(lives: &[Life], home: &[usize]) -> Result<(Vec<usize>, usize)> {
-    let mut order: Vec<usize> = (0..lives.len()).filter(|&tensor| home[tensor] == tensor).collect();
-    order.sort_by_key(|&tensor| (std::cmp::Reverse(lives[tensor].length), tensor));
-    let mut offsets = vec![0; lives.len()];
+fn place(groups: &[Group]) -> Result<(Vec<usize>, usize)> {
+    let mut order: Vec<usize> =
+        (0..groups.len()).filter(|&group| !groups[group].tensors.is_empty()).collect();
+    order.sort_by_key(|&group| (std::cmp::Reverse(groups[group].length), group));
+    let mut offsets = vec![0; groups.len()];
     let mut placed: Vec<usize> = Vec::new();
     let mut arena = 0;
-    for tensor in order {
-        let life = lives[tensor];
-        let mut taken: Vec<(usize, usize)> = placed
+    for group in order {
+        let mut refused: Vec<(isize, isize)> = placed
             .iter()
-            .filter(|&&other| lives[other].first <= life.last && life.first <= lives[other].last)
-            .map(|&other| (offsets[other], offsets[other] + lives[other].length))
+            .flat_map(|&other| groups[group].refused(&groups[other], offsets[other]))
             .collect();
-        taken.sort_unstable();
+        refused.sort_unstable();
+        // Where it may begin: from `end` on, or to `first` of the next range.
         let (mut end, mut best) = (0, None);
-        for (start, stop) in taken {
-            if start >= end + life.length && best.is_none_or(|(gap, _)| start - end < gap) {
-                best = Some((start - end, end));
+        for (first, stop) in refused {
+            if first >= end && best.is_none_or(|(gap, _)| first - end < gap) {
+                best = Some((first - end, end));
             }
             end = end.max(stop);
         }
-        offsets[tensor] = best.map_or(end, |(_, offset)| offset);
-        let stop =
-            offsets[tensor].checked_add(life.length).filter(|&s| s <= isize::MAX as usize / 4);
+        offsets[group] = best.map_or(end, |(_, offset)| offset) as usize;
+        let stop = offsets[group]
+            .checked_add(groups[group].length)
+            .filter(|&stop| stop <= isize::MAX as usize / 4);
         arena = arena.max(stop.ok_or_else(|| {
             Error::Unsupported("the network's activations do not fit the address space".into())
         })?);
-        placed.push(tensor);
+        placed.push(group);
     }
     Ok((offsets, arena))
 }

@@ -20,17 +20,27 @@ pub struct ChosenDevice {
     pub fallback: Option<String>,
 }
 
+/// One for each part of the model.
+pub(super) type Plans = Vec<Arc<Plan>>;
+
+/// The plans of a model's parts, as the device wants them.
+fn plans(model: &Model, device: &dyn Device) -> Result<Plans> {
+    let parts = 0..model.package().parts.len();
+    parts.map(|part| Ok(Arc::new(device.plan(model.network(part).clone())?))).collect()
+}
+
 /// Opens the device that the options ask for. Where they leave the choice, a GPU that can't compute
 /// the model's networks or has no room for them is left alone.
 pub(super) fn open(
     options: &SessionOptions,
     model: &Model,
-    plans: &[Arc<Plan>],
     pool: &Arc<Pool>,
-) -> Result<(Box<dyn Device>, ChosenDevice)> {
+) -> Result<(Box<dyn Device>, Plans, ChosenDevice)> {
     device::open(options.device, options.precision, pool, |opened| {
-        fits(options, model, plans, &*opened.device)?;
-        Ok(placed(opened))
+        let plans = plans(model, &*opened.device)?;
+        fits(options, model, &plans, &*opened.device)?;
+        let (device, chosen) = placed(opened);
+        Ok((device, plans, chosen))
     })
 }
 
@@ -38,17 +48,17 @@ pub(super) fn open(
 pub(super) fn load(
     options: &SessionOptions,
     model: &Model,
-    plans: &[Arc<Plan>],
     pool: &Arc<Pool>,
-) -> Result<(Loaded, ChosenDevice)> {
+) -> Result<(Loaded, Plans, ChosenDevice)> {
     device::open(options.device, options.precision, pool, |opened| {
-        fits(options, model, plans, &*opened.device)?;
-        let most = largest(model, plans, &*opened.device, Place::Host)?;
+        let plans = plans(model, &*opened.device)?;
+        fits(options, model, &plans, &*opened.device)?;
+        let most = largest(model, &plans, &*opened.device, Place::Host)?;
         size::obey(options.host_budget_bytes, most, "the network")?;
         let (device, chosen) = placed(opened);
         let mut loaded = Loaded::new(device);
         loaded.load(0, &plans[0], model)?;
-        Ok((loaded, chosen))
+        Ok((loaded, plans, chosen))
     })
 }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, TryLockError};
 use std::time::Instant;
 
-use super::opening::{self, ChosenDevice};
+use super::opening::{self, ChosenDevice, Plans};
 use super::part::{Input, Kept, Supply, Target};
 use super::size::{self, Budget, Sizing};
 use super::{
@@ -29,8 +29,7 @@ const MEASURE_SECONDS: f64 = 1.0;
 /// [`Error::Busy`]. After a panic inside a run, every further run is [`Error::Internal`].
 pub struct Session {
     model: Arc<Model>,
-    /// One for each part of the model.
-    plans: Vec<Arc<Plan>>,
+    plans: Plans,
     pool: Arc<Pool>,
     device: Mutex<Loaded>,
     chosen: ChosenDevice,
@@ -78,8 +77,7 @@ impl Session {
     /// weights can't be read.
     pub fn new(model: Arc<Model>, options: &SessionOptions) -> Result<Self> {
         let pool = Arc::new(Pool::new(options.threads)?);
-        let plans = plans(&model)?;
-        let (loaded, chosen) = opening::load(options, &model, &plans, &pool)?;
+        let (loaded, plans, chosen) = opening::load(options, &model, &pool)?;
         let budget = Budget {
             host_bytes: options.host_budget_bytes,
             device_bytes: options.device_budget_bytes,
@@ -218,12 +216,6 @@ impl Session {
     }
 }
 
-/// The plans of a model's parts.
-fn plans(model: &Model) -> Result<Vec<Arc<Plan>>> {
-    let parts = 0..model.package().parts.len();
-    parts.map(|part| Ok(Arc::new(Plan::new(model.network(part).clone())?))).collect()
-}
-
 /// What a run of `model` on `volume` would need, as [`Session::estimate`] says it, and where it
 /// would run, without making the model ready: no weight is read.
 ///
@@ -237,8 +229,7 @@ pub fn estimate(
     run_options: &RunOptions,
 ) -> Result<(Estimate, ChosenDevice)> {
     let pool = Arc::new(Pool::new(options.threads)?);
-    let plans = plans(model)?;
-    let (device, chosen) = opening::open(options, model, &plans, &pool)?;
+    let (device, plans, chosen) = opening::open(options, model, &pool)?;
     let sizing = Sizing { model, plans: &plans, device: &*device, threads: pool.threads() };
     let left = |bytes: u64| bytes.saturating_sub(run_options.taken_bytes);
     let budget = Budget {

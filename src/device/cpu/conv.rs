@@ -11,6 +11,7 @@ use std::ops::Range;
 use super::conv_tile::{Tile, TileEpilogue};
 use super::kernels::{BrickValues, Kernels, TileKernel, TileKernels};
 use super::memory::{BLOCK, Buffer, Values};
+use super::path::TaskRow;
 use super::reading::{Chunk, ConvRun, ReadRow, conv_input};
 use super::statistics::{Running, WIDTH};
 use crate::base::Result;
@@ -155,6 +156,11 @@ impl ConvLayout {
     /// Tasks that [`ConvLayout::run_task`] is to be called for.
     pub(super) fn tasks(&self) -> usize {
         self.bricks().iter().product::<usize>() * self.splits.len()
+    }
+
+    pub(super) fn task_row(&self) -> TaskRow {
+        let [_, rows] = self.bricks();
+        TaskRow { tasks: rows * self.splits.len(), planes: self.brick_output[0] }
     }
 
     pub(super) fn padded_channels(&self) -> usize {

@@ -15,18 +15,20 @@ use super::reading::ConvRun;
 use super::rows::{JoinRow, PoolRow};
 use super::statistics::Partial;
 use crate::base::error::filled;
-use crate::base::{Pool, Result};
+use crate::base::{Error, Pool, Result};
 use crate::device::MemoryPart;
 #[cfg(test)]
 use crate::net::StatisticsId;
 use crate::net::{
-    Affine, AveragePool, Conv, Epilogue, Join, Network, Normalization, Op, ParameterId, Plan,
-    TensorId, Weights,
+    Affine, AveragePool, Conv, Displacement, Epilogue, Join, Network, Normalization, Op,
+    ParameterId, Plan, TensorId, Weights,
 };
 
 enum Layer {
     Conv {
         path: Path,
+        /// Whether the output overlaps the source.
+        displaced: bool,
         /// One for each fold.
         weights: Vec<ConvWeights>,
         /// Of the sources that are normalised, then of the epilogue.
@@ -111,6 +113,19 @@ fn padded(network: &Network, tensor: usize) -> usize {
     network.tensors[tensor].channels.next_multiple_of(BLOCK)
 }
 
+/// The plan of a network: large convolutions write over their source where that saves memory.
+pub(super) fn plan(network: Network, kernels: &Kernels, method: Method) -> Result<Plan> {
+    let mut possible = Vec::new();
+    for (number, op) in network.ops.iter().enumerate() {
+        let Op::Conv(conv) = op else { continue };
+        let path = Path::new(&network, conv, kernels, method);
+        if let Some(distance) = path.displacement(&network) {
+            possible.push(Displacement { op: number, distance });
+        }
+    }
+    Plan::displacing(network, &possible)
+}
+
 /// What a loaded network occupies, without loading it.
 pub(super) fn memory(
     plan: &Plan,
@@ -181,7 +196,7 @@ impl Forward {
         let folds = weights.folds();
         let mut vectors = vec![vec![Vec::new(); network.parameters.len()]; folds];
         let mut layers = Vec::new();
-        for op in &network.ops {
+        for (number, op) in network.ops.iter().enumerate() {
             let mut coefficients = Vec::new();
             for (tensor, normalization) in normalizations(op) {
                 coefficients.push(Coefficients::new(padded(network, tensor))?);
@@ -195,12 +210,18 @@ impl Forward {
             layers.push(match op {
                 Op::Conv(conv) => {
                     let path = Path::new(network, conv, kernels, method);
+                    let displaced = plan.displaced.iter().find(|to| to.op == number);
+                    let least = path.displacement(network);
+                    if displaced.is_some_and(|to| least.is_none_or(|least| to.distance < least)) {
+                        return Err(Error::Internal("the plan is another device's".into()));
+                    }
+                    let displaced = displaced.is_some();
                     let pack = |fold| {
                         let bias = conv.bias.map(|id| weights.parameter(fold, id)).transpose()?;
                         path.pack(&weights.parameter(fold, conv.weight)?, bias.as_deref())
                     };
                     let weights = (0..folds).map(pack).collect::<Result<_>>()?;
-                    Layer::Conv { path, weights, coefficients }
+                    Layer::Conv { path, displaced, weights, coefficients }
                 }
                 Op::Join(join) => Layer::Join { join: join.clone(), coefficients },
                 Op::AveragePool(pool) => Layer::AveragePool { pool: pool.clone(), coefficients },
@@ -316,7 +337,7 @@ impl Forward {
                 coefficients.update(network.tensors[tensor].channels, of_tensor, affine, &how);
             }
             match layer {
-                Layer::Conv { path, weights, coefficients } => {
+                Layer::Conv { path, displaced, weights, coefficients } => {
                     let run = ConvRun {
                         network,
                         kernels,
@@ -326,14 +347,20 @@ impl Forward {
                         coefficients,
                         partials: Shared(partials.as_mut_ptr()),
                     };
-                    pool.run(path.tasks(), &|task, worker| {
+                    let body = |task, worker| {
                         // SAFETY: the kernels are the processor's own; the plan placed the
-                        // tensors so that the output overlaps no source; each worker has its
-                        // scratch memory, and the pool hands out each task once.
+                        // tensors so that the output overlaps no source, or is displaced as far
+                        // as the tasks that are under way need; each worker has its scratch
+                        // memory, and the pool hands out each task once.
                         unsafe {
                             path.run_task(&run, &mut *scratch.get().add(worker), task);
                         }
-                    });
+                    };
+                    let row = path.task_row();
+                    match displaced {
+                        true => pool.run_rows(path.tasks(), row.tasks, row.under_way(), &body),
+                        false => pool.run(path.tasks(), &body),
+                    }
                     if let Epilogue::Statistics(id) = path.conv().epilogue {
                         path.merge_partials(partials, &mut statistics[id.0]);
                     }

@@ -127,6 +127,10 @@ impl Device for Cpu {
         Ok(None)
     }
 
+    fn plan(&self, network: Network) -> Result<Plan> {
+        forward::plan(network, self.kernels, Method::Fastest)
+    }
+
     fn loaded_memory(&self, plan: &Plan, folds: usize) -> Result<Vec<MemoryPart>> {
         Ok(forward::memory(plan, folds, self.kernels, self.pool.threads()))
     }

@@ -1,12 +1,14 @@
-//! The two ways to compute a convolution, and which one it takes.
+//! The two ways to compute a convolution, which one it takes, and whether its output may overlap
+//! its source.
 
-use super::conv::{ConvLayout, ConvWeights, Scratch};
+use super::conv::{ConvLayout, ConvWeights, Scratch, TASKS};
 use super::kernels::Kernels;
+use super::memory::BLOCK;
 use super::reading::ConvRun;
 use super::statistics::Partial;
 use super::winograd::{Tiling, Winograd};
 use crate::base::Result;
-use crate::net::{Conv, Network};
+use crate::net::{Conv, Epilogue, Network};
 
 /// How a convolution is to be computed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,6 +29,22 @@ pub(super) enum Method {
 pub(super) enum Path {
     Direct(Box<ConvLayout>),
     Winograd(Box<Winograd>),
+}
+
+/// Tasks that compute the same planes of the output; their numbers follow each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct TaskRow {
+    pub(super) tasks: usize,
+    /// Output planes.
+    pub(super) planes: usize,
+}
+
+impl TaskRow {
+    /// Rows that may be under way at once where the output overlaps the source: enough tasks to
+    /// share, and more than one row, so that few threads wait.
+    pub(super) fn under_way(self) -> usize {
+        TASKS.div_ceil(self.tasks).max(2)
+    }
 }
 
 impl Path {
@@ -55,6 +73,37 @@ impl Path {
             Self::Direct(layout) => layout.tasks(),
             Self::Winograd(layout) => layout.tasks(),
         }
+    }
+
+    pub(super) fn task_row(&self) -> TaskRow {
+        match self {
+            Self::Direct(layout) => layout.task_row(),
+            Self::Winograd(layout) => layout.task_row(),
+        }
+    }
+
+    /// How many values before its only source the output may begin, at least, if both may overlap;
+    /// `None` if their planes are not of the same size, or the output reads more than a plane on
+    /// either side.
+    ///
+    /// Of rows of `n` planes, row `r` reads the planes from `r n - 1` to `(r + 1) n`, and the rows
+    /// from `r - k + 1` on may not have ended, if `k` are under way. So the row may write what lies
+    /// before plane `(r - k + 1) n - 1`, and ends `k n + 1` planes after that.
+    pub(super) fn displacement(&self, network: &Network) -> Option<usize> {
+        let Conv { sources, output, stride, expand, epilogue, .. } = self.conv();
+        let [source] = sources.as_slice() else { return None };
+        let (from, to) = (&network.tensors[source.tensor.0], &network.tensors[output.0]);
+        let blocks = to.channels.div_ceil(BLOCK);
+        let possible = source.tensor != network.input
+            && source.upsample == [1; 3]
+            && *stride == [1; 3]
+            && expand.is_none()
+            && !matches!(epilogue, Epilogue::AddNormalized { .. })
+            && from.channels.div_ceil(BLOCK) == blocks;
+        let row = self.task_row();
+        let planes = row.under_way() * row.planes + 1;
+        (possible && planes < to.shape[0])
+            .then(|| planes * blocks * to.shape[1] * to.shape[2] * BLOCK)
     }
 
     /// Entries of [`ConvRun::partials`] that a run writes.

@@ -6,6 +6,7 @@ use std::ops::Range;
 use super::super::conv::{ConvWeights, ranges};
 use super::super::kernels::Kernels;
 use super::super::memory::{BLOCK, Buffer};
+use super::super::path::TaskRow;
 use super::super::reading::{Chunk, conv_input};
 use super::super::statistics::WIDTH;
 use super::axis::Length;
@@ -200,6 +201,14 @@ impl Winograd {
     /// Tasks that [`Winograd::run_task`] is to be called for.
     pub(in super::super) fn tasks(&self) -> usize {
         self.lines().iter().product::<usize>() * self.splits.len()
+    }
+
+    pub(in super::super) fn task_row(&self) -> TaskRow {
+        let [_, lines] = self.lines();
+        TaskRow {
+            tasks: lines * self.splits.len(),
+            planes: self.brick[0] * self.lengths[0].outputs(),
+        }
     }
 
     pub(in super::super) fn padded_channels(&self) -> usize {
