@@ -23,7 +23,6 @@ use voxtile::Result;
 use voxtile::device::cuda::{Cuda, Shortcuts};
 use voxtile::device::{Device, Precision};
 use voxtile::model::Model;
-use voxtile::net::Plan;
 use voxtile::window::Tile;
 
 /// Name, channels of the first level, blocks of each stage.
@@ -114,12 +113,12 @@ fn measure(
         let names = "expected,together,apart";
         voxtile::Error::argument(format!("--shortcuts {shortcuts}: expected some of {names}"))
     })?;
-    let plan = Arc::new(Plan::new(model.network(0).clone())?);
     let patch = model.package().parts[0].patch;
     let mut noise = Noise(1);
     let volume: Vec<f32> = (0..patch.iter().product::<usize>()).map(|_| noise.next()).collect();
     let mut device = Cuda::open(arguments.ordinal, Precision::F16)?;
     device.make_shortcuts(*how);
+    let plan = Arc::new(device.plan(model.network(0).clone())?);
     let before = device.free_bytes()?.unwrap_or(0);
     device.load(Arc::clone(&plan), &model.weights(0))?;
     device.begin(job::job(1, patch))?;

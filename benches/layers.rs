@@ -15,7 +15,7 @@ use std::time::Instant;
 use voxtile::base::{Pool, Result};
 use voxtile::device::{Device, Precision, cpu::Cpu};
 use voxtile::net::{
-    Conv, Epilogue, Head, Network, Op, Parameter, ParameterId, Plan, Source, StatisticsId, Tensor,
+    Conv, Epilogue, Head, Network, Op, Parameter, ParameterId, Source, StatisticsId, Tensor,
     TensorId, Weights,
 };
 
@@ -88,8 +88,8 @@ impl Layer {
 
     fn seconds(self, pool: &Arc<Pool>, precision: Precision, runs: usize) -> f64 {
         let mut devices = [false, true].map(|whole| {
-            let plan = Arc::new(Plan::new(self.network(whole)).unwrap());
             let mut device = Cpu::open(Arc::clone(pool), precision).unwrap();
+            let plan = Arc::new(device.plan(self.network(whole)).unwrap());
             device.load(Arc::clone(&plan), &Ramp(&plan.network)).unwrap();
             device
         });

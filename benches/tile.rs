@@ -14,7 +14,6 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use voxtile::base::Pool;
 use voxtile::device::{Device, Precision, cpu::Cpu};
 use voxtile::model::Model;
-use voxtile::net::Plan;
 use voxtile::window::Tile;
 
 fn tiles(criterion: &mut Criterion) {
@@ -22,14 +21,14 @@ fn tiles(criterion: &mut Criterion) {
     group.sample_size(10).measurement_time(Duration::from_secs(10));
     for (size, channels) in [("S", 16), ("B", 32)] {
         let model = Model::from_bytes(SeededModel::stunet(channels, 105).bytes()).unwrap();
-        let plan = Arc::new(Plan::new(model.network(0).clone()).unwrap());
         let patch = model.package().parts[0].patch;
         let mut noise = Noise(1);
         let volume: Vec<f32> = (0..patch.iter().product::<usize>()).map(|_| noise.next()).collect();
         for threads in [1, 2] {
             let pool = Arc::new(Pool::new(threads).unwrap());
             let mut device = Cpu::open(pool, Precision::F32).unwrap();
-            device.load(Arc::clone(&plan), &model.weights(0)).unwrap();
+            let plan = device.plan(model.network(0).clone()).unwrap();
+            device.load(Arc::new(plan), &model.weights(0)).unwrap();
             device.begin(job::job(1, patch)).unwrap();
             device.feed(0..patch[0], &volume).unwrap();
             let tile = Tile { start: [0; 3] };

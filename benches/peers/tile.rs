@@ -18,7 +18,6 @@ use common::{Noise, SeededModel};
 use voxtile::base::Pool;
 use voxtile::device::{Device, Precision, cpu::Cpu};
 use voxtile::model::Model;
-use voxtile::net::Plan;
 use voxtile::window::Tile;
 
 fn main() {
@@ -35,7 +34,6 @@ fn main() {
     let mut package = tempfile::NamedTempFile::new().unwrap();
     package.write_all(&seeded.bytes()).unwrap();
     let model = Model::open(package.path()).unwrap();
-    let plan = Arc::new(Plan::new(model.network(0).clone()).unwrap());
     let patch = model.package().parts[0].patch;
     let mut noise = Noise(1);
     let volume: Vec<f32> = (0..patch.iter().product::<usize>()).map(|_| noise.next()).collect();
@@ -44,7 +42,8 @@ fn main() {
         _ => Precision::F32,
     };
     let mut device = Cpu::open(Arc::new(Pool::new(threads).unwrap()), precision).unwrap();
-    device.load(Arc::clone(&plan), &model.weights(0)).unwrap();
+    let plan = device.plan(model.network(0).clone()).unwrap();
+    device.load(Arc::new(plan), &model.weights(0)).unwrap();
     drop(model);
     device.begin(job::job(1, patch)).unwrap();
     device.feed(0..patch[0], &volume).unwrap();

@@ -205,7 +205,8 @@ impl Rows {
         while state.done < needed && !state.failed {
             state = self.ended.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-        (!state.failed).then_some(Started { rows: self, row, well: false })
+        // Not made but to be kept: its end takes the lock.
+        (!state.failed).then(|| Started { rows: self, row, well: false })
     }
 }
 
@@ -350,7 +351,10 @@ mod tests {
                     pool.run_rows(30, 2, 1, &|task, _| assert!(task != bad, "task {task} failed"));
                 }));
                 let payload = outcome.unwrap_err();
-                assert_eq!(*payload.downcast_ref::<String>().unwrap(), format!("task {bad} failed"));
+                assert_eq!(
+                    *payload.downcast_ref::<String>().unwrap(),
+                    format!("task {bad} failed")
+                );
             }
             pool.run_rows(30, 2, 1, &|_, _| ());
         }

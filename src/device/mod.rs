@@ -343,6 +343,10 @@ pub trait Device: Send {
     fn finish(&mut self);
 }
 
+fn another_device_s_plan() -> Error {
+    Error::Internal("the plan was made for another device".into())
+}
+
 fn does_not_resample() -> Error {
     Error::Internal("native planes for a device that does not resample".into())
 }

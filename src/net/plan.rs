@@ -254,3 +254,93 @@ fn place(groups: &[Group]) -> Result<(Vec<usize>, usize)> {
     }
     Ok((offsets, arena))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::{Head, ParameterId, Source};
+    use super::*;
+
+    /// Convolutions on one grid; each reads an earlier tensor, or two.
+    fn network(channels: &[usize], reads: &[(usize, Option<usize>)]) -> Network {
+        let tensor = |&channels: &usize| Tensor { channels, shape: [9, 5, 7] };
+        let conv = |(at, &(first, second)): (usize, &(usize, Option<usize>))| {
+            let one = |from: usize| Source::plain(TensorId(from % (at + 1)));
+            Op::Conv(Conv {
+                sources: std::iter::once(first).chain(second).map(one).collect(),
+                weight: ParameterId(0),
+                bias: None,
+                kernel: [3; 3],
+                stride: [1; 3],
+                expand: None,
+                output: TensorId(at + 1),
+                epilogue: Epilogue::Plain,
+            })
+        };
+        Network {
+            tensors: std::iter::once(&1).chain(channels).map(tensor).collect(),
+            parameters: Vec::new(),
+            statistics: 0,
+            ops: reads.iter().enumerate().map(conv).collect(),
+            input: TensorId(0),
+            output: TensorId(channels.len()),
+            head: Head { weight: ParameterId(0), bias: None },
+            classes: 1,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn only_what_is_displaced_overlaps_what_lives_at_the_same_time(
+            (channels, reads) in (1usize..12).prop_flat_map(|count| (
+                prop::collection::vec(prop::sample::select(vec![16, 16, 16, 32, 48]), count),
+                prop::collection::vec((0usize..12, prop::option::of(0usize..12)), count),
+            )),
+            planes in 1usize..9,
+        ) {
+            let network = network(&channels, &reads);
+            let lives = lives(&network).unwrap();
+            let possible: Vec<_> = channels
+                .iter()
+                .enumerate()
+                .map(|(op, channels)| Displacement { op, distance: planes * 35 * channels })
+                .collect();
+            let separate = Plan::new(network.clone()).unwrap();
+            let plan = Plan::displacing(network, &possible).unwrap();
+            prop_assert!(plan.arena <= separate.arena);
+            prop_assert_eq!(plan.displaced.is_empty(), plan.arena == separate.arena);
+            for (a, first) in lives.iter().enumerate() {
+                prop_assert!(plan.offsets[a] + first.length <= plan.arena);
+                for (b, second) in lives.iter().enumerate().skip(a + 1) {
+                    let apart = plan.offsets[a] + first.length <= plan.offsets[b]
+                        || plan.offsets[b] + second.length <= plan.offsets[a];
+                    if apart || first.last < second.first || second.last < first.first {
+                        continue;
+                    }
+                    // Tensor `b` is what operation `b - 1` wrote.
+                    let Op::Conv(conv) = &plan.network.ops[b - 1] else { unreachable!() };
+                    let displaced = plan.displaced.iter().find(|to| to.op == b - 1);
+                    let Some(to) = displaced else { panic!("tensors {a} and {b} overlap") };
+                    prop_assert_eq!(&conv.sources, &vec![Source::plain(TensorId(a))]);
+                    prop_assert_eq!(first.last, b - 1);
+                    prop_assert!(to.distance >= possible[b - 1].distance);
+                    prop_assert_eq!(plan.offsets[a], plan.offsets[b] + to.distance);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_chain_of_convolutions_takes_the_place_of_one() {
+        let network = network(&[32, 32, 32, 32], &[(0, None), (1, None), (2, None), (3, None)]);
+        let distance = 4 * 35 * 32;
+        let possible: Vec<_> = (1..4).map(|op| Displacement { op, distance }).collect();
+        let [separate, plan] =
+            [Plan::new(network.clone()).unwrap(), Plan::displacing(network, &possible).unwrap()];
+        let length = (9 * 35 * 32usize).next_multiple_of(ALIGNMENT);
+        assert_eq!(separate.arena, 2 * length);
+        assert_eq!(plan.displaced, possible);
+        assert_eq!(plan.arena, length + 3 * distance);
+    }
+}

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use voxtile::device::{Device, SlabOutput};
 use voxtile::model::Model;
-use voxtile::net::Plan;
 use voxtile::window::{Slab, Tile};
 
 use crate::common::Noise;
@@ -12,11 +11,11 @@ use crate::job::job;
 
 /// Scores `[classes][patch0][patch1][patch2]` and classes of a tile of noise.
 pub fn run(device: &mut dyn Device, model: &Model) -> SlabOutput {
-    let plan = Arc::new(Plan::new(model.network(0).clone()).unwrap());
     let patch = model.package().parts[0].patch;
     let mut noise = Noise(1);
     let volume: Vec<f32> = (0..patch.iter().product::<usize>()).map(|_| noise.next()).collect();
-    device.load(plan, &model.weights(0)).unwrap();
+    let plan = device.plan(model.network(0).clone()).unwrap();
+    device.load(Arc::new(plan), &model.weights(0)).unwrap();
     device.begin(job(1, patch)).unwrap();
     device.feed(0..patch[0], &volume).unwrap();
     let tile = Tile { start: [0; 3] };

@@ -9,7 +9,7 @@ use voxtile::Model;
 use voxtile::base::Pool;
 use voxtile::device::cpu::{Cpu, Instructions};
 use voxtile::device::{Device, Precision, SlabOutput};
-use voxtile::net::{Plan, Weights};
+use voxtile::net::Weights;
 use voxtile::window::{Slab, Tile};
 
 fn fixture(name: &str) -> PathBuf {
@@ -35,11 +35,11 @@ fn scores_are_pytorch_s() {
         let (patch, expected) = (floats("patch"), floats("scores"));
         let model = Model::open(fixture(&format!("{name}.model.safetensors"))).unwrap();
         let extents = model.package().parts[0].patch;
-        let plan = Arc::new(Plan::new(model.network(0).clone()).unwrap());
         for (instructions, (precision, bound)) in each_instructions_and_precision() {
             let pool = Arc::new(Pool::new(2).unwrap());
             let mut device = Cpu::with_instructions(pool, instructions, precision).unwrap();
-            device.load(Arc::clone(&plan), &model.weights(0)).unwrap();
+            let plan = device.plan(model.network(0).clone()).unwrap();
+            device.load(Arc::new(plan), &model.weights(0)).unwrap();
             let mut worst = 0.0f64;
             // A run of one tile gives the mean of the folds' scores.
             let folds = model.weights(0).folds();

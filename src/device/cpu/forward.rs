@@ -15,8 +15,8 @@ use super::reading::ConvRun;
 use super::rows::{JoinRow, PoolRow};
 use super::statistics::Partial;
 use crate::base::error::filled;
-use crate::base::{Error, Pool, Result};
-use crate::device::MemoryPart;
+use crate::base::{Pool, Result};
+use crate::device::{MemoryPart, another_device_s_plan};
 #[cfg(test)]
 use crate::net::StatisticsId;
 use crate::net::{
@@ -213,7 +213,7 @@ impl Forward {
                     let displaced = plan.displaced.iter().find(|to| to.op == number);
                     let least = path.displacement(network);
                     if displaced.is_some_and(|to| least.is_none_or(|least| to.distance < least)) {
-                        return Err(Error::Internal("the plan is another device's".into()));
+                        return Err(another_device_s_plan());
                     }
                     let displaced = displaced.is_some();
                     let pack = |fold| {

@@ -87,11 +87,9 @@ impl ConvRun<'_> {
             if source.tensor == self.network.input {
                 let channel_stride = s0 * s1 * s2;
                 (read.spread_row)(&SpreadRow {
-                    from: self.arena.at(
-                        tensor
-                            + chunk.block * BLOCK * channel_stride
-                            + (plane * s1 + line) * s2,
-                    ),
+                    from: self.arena.at(tensor
+                        + chunk.block * BLOCK * channel_stride
+                        + (plane * s1 + line) * s2),
                     channel_stride,
                     channels: chunk.channels,
                     padded_channels: chunk.channels.next_multiple_of(self.kernels.brick.channels()),

@@ -29,7 +29,8 @@ use self::mosaic::Mosaic;
 use self::schedule::Schedule;
 pub use self::tiles::Shortcuts;
 use super::{
-    Device, DeviceInfo, GpuInfo, Job, JobSize, MemoryPart, Precision, SlabOutput, out_of_order,
+    Device, DeviceInfo, GpuInfo, Job, JobSize, MemoryPart, Precision, SlabOutput,
+    another_device_s_plan, out_of_order,
 };
 use crate::base::{Error, Result};
 use crate::net::plan::CHANNEL_BLOCK;
@@ -297,6 +298,9 @@ impl Device for Cuda {
     }
 
     fn load(&mut self, plan: Arc<Plan>, weights: &dyn Weights) -> Result<()> {
+        if !plan.displaced.is_empty() {
+            return Err(another_device_s_plan());
+        }
         self.finish();
         // Before the next one takes memory.
         self.network = None;

@@ -1,6 +1,7 @@
 //! Every instruction set against the reference, on any number of threads.
 
 mod classes;
+mod displaced;
 mod pytorch;
 mod winograd;
 
