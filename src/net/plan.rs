@@ -334,7 +334,7 @@ mod tests {
     #[test]
     fn a_chain_of_convolutions_takes_the_place_of_one() {
         let network = network(&[32, 32, 32, 32], &[(0, None), (1, None), (2, None), (3, None)]);
-        let distance = 4 * 35 * 32;
+        let distance = 2 * 35 * 32;
         let possible: Vec<_> = (1..4).map(|op| Displacement { op, distance }).collect();
         let [separate, plan] =
             [Plan::new(network.clone()).unwrap(), Plan::displacing(network, &possible).unwrap()];

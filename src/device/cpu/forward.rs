@@ -114,12 +114,17 @@ fn padded(network: &Network, tensor: usize) -> usize {
 }
 
 /// The plan of a network: large convolutions write over their source where that saves memory.
-pub(super) fn plan(network: Network, kernels: &Kernels, method: Method) -> Result<Plan> {
+pub(super) fn plan(
+    network: Network,
+    kernels: &Kernels,
+    threads: usize,
+    method: Method,
+) -> Result<Plan> {
     let mut possible = Vec::new();
     for (number, op) in network.ops.iter().enumerate() {
         let Op::Conv(conv) = op else { continue };
         let path = Path::new(&network, conv, kernels, method);
-        if let Some(distance) = path.displacement(&network) {
+        if let Some(distance) = path.displacement(&network, threads) {
             possible.push(Displacement { op: number, distance });
         }
     }
@@ -211,7 +216,7 @@ impl Forward {
                 Op::Conv(conv) => {
                     let path = Path::new(network, conv, kernels, method);
                     let displaced = plan.displaced.iter().find(|to| to.op == number);
-                    let least = path.displacement(network);
+                    let least = path.displacement(network, threads);
                     if displaced.is_some_and(|to| least.is_none_or(|least| to.distance < least)) {
                         return Err(another_device_s_plan());
                     }
@@ -358,7 +363,12 @@ impl Forward {
                     };
                     let row = path.task_row();
                     match displaced {
-                        true => pool.run_rows(path.tasks(), row.tasks, row.under_way(), &body),
+                        true => pool.run_rows(
+                            path.tasks(),
+                            row.tasks,
+                            row.under_way(pool.threads()),
+                            &body,
+                        ),
                         false => pool.run(path.tasks(), &body),
                     }
                     if let Epilogue::Statistics(id) = path.conv().epilogue {

@@ -128,7 +128,7 @@ impl Device for Cpu {
     }
 
     fn plan(&self, network: Network) -> Result<Plan> {
-        forward::plan(network, self.kernels, Method::Fastest)
+        forward::plan(network, self.kernels, self.pool.threads(), Method::Fastest)
     }
 
     fn loaded_memory(&self, plan: &Plan, folds: usize) -> Result<Vec<MemoryPart>> {

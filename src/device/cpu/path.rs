@@ -1,13 +1,14 @@
 //! The two ways to compute a convolution, which one it takes, and whether its output may overlap
 //! its source.
 
-use super::conv::{ConvLayout, ConvWeights, Scratch, TASKS};
+use super::conv::{ConvLayout, ConvWeights, Scratch};
 use super::kernels::Kernels;
 use super::memory::BLOCK;
 use super::reading::ConvRun;
 use super::statistics::Partial;
 use super::winograd::{Tiling, Winograd};
 use crate::base::Result;
+use crate::base::pool::MOST_ROWS;
 use crate::net::{Conv, Epilogue, Network};
 
 /// How a convolution is to be computed.
@@ -40,10 +41,10 @@ pub(super) struct TaskRow {
 }
 
 impl TaskRow {
-    /// Rows that may be under way at once where the output overlaps the source: enough tasks to
-    /// share, and more than one row, so that few threads wait.
-    pub(super) fn under_way(self) -> usize {
-        TASKS.div_ceil(self.tasks).max(2)
+    /// Rows that may be under way at once where the output overlaps the source: more than one, and
+    /// twice as many tasks as there are threads, so that few wait.
+    pub(super) fn under_way(self, threads: usize) -> usize {
+        (2 * threads).div_ceil(self.tasks).clamp(2, MOST_ROWS)
     }
 }
 
@@ -82,14 +83,14 @@ impl Path {
         }
     }
 
-    /// How many values before its only source the output may begin, at least, if both may overlap;
-    /// `None` if their planes are not of the same size, or the output reads more than a plane on
-    /// either side.
+    /// How many values before its only source the output is to begin, at least, if it may overlap
+    /// it; `None` if it may not, or would not save memory.
     ///
-    /// Of rows of `n` planes, row `r` reads the planes from `r n - 1` to `(r + 1) n`, and the rows
-    /// from `r - k + 1` on may not have ended, if `k` are under way. So the row may write what lies
-    /// before plane `(r - k + 1) n - 1`, and ends `k n + 1` planes after that.
-    pub(super) fn displacement(&self, network: &Network) -> Option<usize> {
+    /// Of rows of `n` planes, row `r` reads the planes from `r n - 1` to `(r + 1) n`. With `k` of
+    /// them under way, the rows from `r - k + 1` on may not have ended when a task of row `r` writes,
+    /// so that it may write what lies before plane `(r - k + 1) n - 1` of the source. The row ends
+    /// at plane `(r + 1) n` of the output, which is to lie `k n + 1` planes before that of the source.
+    pub(super) fn displacement(&self, network: &Network, threads: usize) -> Option<usize> {
         let Conv { sources, output, stride, expand, epilogue, .. } = self.conv();
         let [source] = sources.as_slice() else { return None };
         let (from, to) = (&network.tensors[source.tensor.0], &network.tensors[output.0]);
@@ -101,7 +102,7 @@ impl Path {
             && !matches!(epilogue, Epilogue::AddNormalized { .. })
             && from.channels.div_ceil(BLOCK) == blocks;
         let row = self.task_row();
-        let planes = row.under_way() * row.planes + 1;
+        let planes = row.under_way(threads) * row.planes + 1;
         (possible && planes < to.shape[0])
             .then(|| planes * blocks * to.shape[1] * to.shape[2] * BLOCK)
     }
