@@ -27,8 +27,8 @@ use crate::net::{
 enum Layer {
     Conv {
         path: Path,
-        /// Whether the output overlaps the source.
-        displaced: bool,
+        /// Where the output overlaps the source: rows of tasks that may be under way.
+        under_way: Option<usize>,
         /// One for each fold.
         weights: Vec<ConvWeights>,
         /// Of the sources that are normalised, then of the epilogue.
@@ -220,13 +220,13 @@ impl Forward {
                     if displaced.is_some_and(|to| least.is_none_or(|least| to.distance < least)) {
                         return Err(another_device_s_plan());
                     }
-                    let displaced = displaced.is_some();
+                    let under_way = displaced.map(|_| path.task_row().under_way(threads));
                     let pack = |fold| {
                         let bias = conv.bias.map(|id| weights.parameter(fold, id)).transpose()?;
                         path.pack(&weights.parameter(fold, conv.weight)?, bias.as_deref())
                     };
                     let weights = (0..folds).map(pack).collect::<Result<_>>()?;
-                    Layer::Conv { path, displaced, weights, coefficients }
+                    Layer::Conv { path, under_way, weights, coefficients }
                 }
                 Op::Join(join) => Layer::Join { join: join.clone(), coefficients },
                 Op::AveragePool(pool) => Layer::AveragePool { pool: pool.clone(), coefficients },
@@ -342,7 +342,7 @@ impl Forward {
                 coefficients.update(network.tensors[tensor].channels, of_tensor, affine, &how);
             }
             match layer {
-                Layer::Conv { path, displaced, weights, coefficients } => {
+                Layer::Conv { path, under_way, weights, coefficients } => {
                     let run = ConvRun {
                         network,
                         kernels,
@@ -361,15 +361,11 @@ impl Forward {
                             path.run_task(&run, &mut *scratch.get().add(worker), task);
                         }
                     };
-                    let row = path.task_row();
-                    match displaced {
-                        true => pool.run_rows(
-                            path.tasks(),
-                            row.tasks,
-                            row.under_way(pool.threads()),
-                            &body,
-                        ),
-                        false => pool.run(path.tasks(), &body),
+                    match *under_way {
+                        Some(rows) => {
+                            pool.run_rows(path.tasks(), path.task_row().tasks, rows, &body);
+                        }
+                        None => pool.run(path.tasks(), &body),
                     }
                     if let Epilogue::Statistics(id) = path.conv().epilogue {
                         path.merge_partials(partials, &mut statistics[id.0]);
