@@ -2,7 +2,7 @@
 //! sum it is worth, and its share of what this machine's multiply-adds reach at most. Shares above
 //! 100 % are Winograd's algorithm doing less arithmetic.
 //!
-//! usage: cargo bench --bench layers [-- THREADS [RUNS] [bf16]]
+//! usage: cargo bench --bench layers [-- THREADS [RUNS] [bf16|int8]]
 //!
 //! A layer is timed together with a 1x1x1 convolution that makes its input, whose own time is
 //! taken off: the least of both, in turns.
@@ -183,9 +183,11 @@ fn main() {
     let mut arguments = std::env::args().skip(1).filter_map(|argument| argument.parse().ok());
     let threads = arguments.next().unwrap_or(2);
     let runs = arguments.next().unwrap_or(5);
-    let precision = match std::env::args().any(|argument| argument == "bf16") {
-        true => Precision::Bf16,
-        false => Precision::F32,
+    let asked = |name: &str| std::env::args().any(|argument| argument == name);
+    let precision = match (asked("bf16"), asked("int8")) {
+        (true, _) => Precision::Bf16,
+        (_, true) => Precision::Int8,
+        _ => Precision::F32,
     };
     let pool = Arc::new(Pool::new(threads).unwrap());
     let peak = peak(&pool);

@@ -1,7 +1,7 @@
 //! voxtile's side of `benches/peers/compare.py`: runs one tile whenever it is told to, so that
 //! runtimes can take turns within one run of the comparison.
 //!
-//! usage: tile S|B|L THREADS [f32|bf16]. Each line on standard input runs gather, network and blending once;
+//! usage: tile S|B|L THREADS [f32|bf16|int8]. Each line on standard input runs gather, network and blending once;
 //! the answer is a line with the seconds that took. The model is a file, closed once it is
 //! loaded, so that memory is the device's alone.
 
@@ -39,6 +39,7 @@ fn main() {
     let volume: Vec<f32> = (0..patch.iter().product::<usize>()).map(|_| noise.next()).collect();
     let precision = match arguments.next().as_deref() {
         Some("bf16") => Precision::Bf16,
+        Some("int8") => Precision::Int8,
         _ => Precision::F32,
     };
     let mut device = Cpu::open(Arc::new(Pool::new(threads).unwrap()), precision).unwrap();

@@ -58,15 +58,20 @@ pub enum Precision {
     /// The upper half of single precision, on the processor: half the memory of a tile's
     /// activations, and faster; labels may differ where two scores nearly tie.
     Bf16,
+    /// On the processor, as `Bf16`, and where the sum of a convolution is computed as it is
+    /// written, its products are of 8-bit integers: each output channel's weights are whole
+    /// numbers of a step, and so are the inputs, whose range is looked up as they are read.
+    Int8,
 }
 
 impl Precision {
-    /// "f32", "f16" or "bf16".
+    /// "f32", "f16", "bf16" or "int8".
     pub fn name(self) -> &'static str {
         match self {
             Self::F32 => "f32",
             Self::F16 => "f16",
             Self::Bf16 => "bf16",
+            Self::Int8 => "int8",
         }
     }
 }

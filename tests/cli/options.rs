@@ -277,7 +277,7 @@ fn regions_that_cannot_be_are_refused() {
 }
 
 #[test]
-fn bf16_takes_less_memory_and_finds_nearly_the_same() {
+fn bf16_and_int8_take_less_memory_and_find_nearly_the_same() {
     let program = program();
     let activations = |report: &Value| {
         let parts = report["memory"]["parts"].as_array().unwrap();
@@ -285,17 +285,25 @@ fn bf16_takes_less_memory_and_finds_nearly_the_same() {
         part.unwrap()["bytes"].as_u64().unwrap()
     };
     let (single, of_single) = segmented(&program, &["--device", "cpu"]);
-    let mut seen = Vec::new();
-    for threads in ["1", "2", "3"] {
-        let options = ["--device", "cpu", "--precision", "bf16", "--threads", threads];
-        let (narrow, report) = segmented(&program, &options);
-        assert_eq!(report["device"]["precision"], "bf16");
-        assert_eq!(activations(&report) * 2, activations(&of_single));
-        let differ = single.iter().zip(&narrow).filter(|(a, b)| a != b).count();
-        assert!(differ * 20 < single.len(), "{differ} of {} voxels differ", single.len());
-        seen.push(narrow);
+    // How many voxels there are for each that may differ.
+    for (precision, of_each) in [("bf16", 20), ("int8", 10)] {
+        let mut seen = Vec::new();
+        for threads in ["1", "2", "3"] {
+            let options = ["--device", "cpu", "--precision", precision, "--threads", threads];
+            let (narrow, report) = segmented(&program, &options);
+            assert_eq!(report["device"]["precision"], precision);
+            assert_eq!(activations(&report) * 2, activations(&of_single));
+            let differ = single.iter().zip(&narrow).filter(|(a, b)| a != b).count();
+            println!("{precision}: {differ} of {} voxels differ", single.len());
+            assert!(
+                differ > 0 && differ * of_each < single.len(),
+                "{precision}: {differ} of {} voxels differ",
+                single.len()
+            );
+            seen.push(narrow);
+        }
+        assert!(seen.windows(2).all(|two| two[0] == two[1]), "{precision}");
     }
-    assert!(seen.windows(2).all(|two| two[0] == two[1]));
     program.fail(
         &with(&["--device", "cpu", "--precision", "f16"]),
         2,

@@ -18,7 +18,7 @@ fn fixture(name: &str) -> PathBuf {
 
 /// With each precision, what the scores may differ by, relative.
 fn each_instructions_and_precision() -> impl Iterator<Item = (Instructions, (Precision, f64))> {
-    let precisions = [(Precision::F32, 1e-5), (Precision::Bf16, 3e-2)];
+    let precisions = [(Precision::F32, 1e-5), (Precision::Bf16, 3e-2), (Precision::Int8, 8e-2)];
     Instructions::available()
         .into_iter()
         .flat_map(move |set| precisions.map(|precision| (set, precision)))

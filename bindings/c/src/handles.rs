@@ -389,6 +389,7 @@ fn options(given: &voxtile_session_options) -> Result<SessionOptions> {
         VOXTILE_PRECISION_F32 => Some(Precision::F32),
         VOXTILE_PRECISION_F16 => Some(Precision::F16),
         VOXTILE_PRECISION_BF16 => Some(Precision::Bf16),
+        VOXTILE_PRECISION_INT8 => Some(Precision::Int8),
         other => {
             return Err(Error::argument(format!(
                 "session_options.precision is {other}, expected VOXTILE_PRECISION_DEFAULT ..."

@@ -94,6 +94,9 @@ pub const VOXTILE_PRECISION_F16: u32 = 2;
 /// voxtile_session_options.precision: bf16, the upper half of single precision; on the processor only.
 /// Faster, and half the memory of a tile's activations; labels may differ where two scores nearly tie.
 pub const VOXTILE_PRECISION_BF16: u32 = 3;
+/// voxtile_session_options.precision: values as bf16, and products of 8-bit integers where they are
+/// faster; on the processor only. More labels differ than with bf16.
+pub const VOXTILE_PRECISION_INT8: u32 = 4;
 
 /// What a model is. Axes are the network's, the slowest first. Of a model of several networks, folds,
 /// patch, spacing and family are those of the last.

@@ -228,6 +228,9 @@ TestOptions()
   filter->Update();
   const auto differing = Differing(all.GetPointer(), filter->GetOutput());
   CHECK(differing > 0 && differing < all->GetBufferedRegion().GetNumberOfPixels() / 100);
+  filter->SetPrecision(VOXTILE_PRECISION_INT8);
+  filter->Update();
+  CHECK(Differing(all.GetPointer(), filter->GetOutput()) < all->GetBufferedRegion().GetNumberOfPixels() / 20);
 }
 
 static void

@@ -179,17 +179,18 @@ def test_devices_are_named(session):
             made.segment(array, spacing=(3, 3, 3))
     with pytest.raises(ValueError, match="no device 'cuda:99'; there is: cpu"):
         voxtile.Session(session.model, device="cuda:99")
-    with pytest.raises(ValueError, match="'f32', 'f16', 'bf16' or None"):
+    with pytest.raises(ValueError, match="'f32', 'f16', 'bf16', 'int8' or None"):
         voxtile.Session(session.model, precision="half")
     with pytest.raises(voxtile.Error, match="half precision|f16"):
         voxtile.Session(session.model, "cpu", precision="f16")
 
 
-def test_bf16_finds_nearly_the_same(session):
+def test_bf16_and_int8_find_nearly_the_same(session):
     array, place = geometry()
     single = session.segment(array, **place)
-    narrow = voxtile.Session(session.model, "cpu", precision="bf16").segment(array, **place)
-    assert (narrow != single).mean() < 0.01
+    for precision, share in [("bf16", 0.01), ("int8", 0.05)]:
+        narrow = voxtile.Session(session.model, "cpu", precision=precision).segment(array, **place)
+        assert (narrow != single).mean() < share
 
 
 def test_progress_is_told_and_ends_the_run(session):

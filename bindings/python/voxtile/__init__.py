@@ -241,7 +241,8 @@ class Session(_Handle):
     take beyond the images and the model, `device_memory` those of a GPU's own memory; 0 is no limit
     and what is free. `precision` is how the network's values are held: `f16` on a GPU, `f32` on the
     processor, and on a GPU to check it; `bf16`, on the processor, is faster and smaller, and changes
-    a few labels where two scores nearly tie. `log` is called with each message and whether it is a
+    a few labels where two scores nearly tie; `int8` holds values as `bf16`, multiplies 8-bit integers
+    where that is faster, and changes more labels. `log` is called with each message and whether it is a
     warning.
     """
 
@@ -259,7 +260,7 @@ class Session(_Handle):
         device_memory: int = 0,
     ) -> None:
         if precision not in _abi.PRECISIONS:
-            raise ValueError(f"precision is {precision!r}; expected 'f32', 'f16', 'bf16' or None")
+            raise ValueError(f"precision is {precision!r}; expected 'f32', 'f16', 'bf16', 'int8' or None")
 
         def told(_, level, message):
             log(_text(message), level == 2)

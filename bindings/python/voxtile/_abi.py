@@ -13,7 +13,7 @@ from pathlib import Path
 
 OK, CANCELLED = 0, 1
 CPU, CUDA = 1, 2
-PRECISIONS = {None: 0, "f32": 1, "f16": 2, "bf16": 3}
+PRECISIONS = {None: 0, "f32": 1, "f16": 2, "bf16": 3, "int8": 4}
 E_ARGUMENT, E_IO, E_FORMAT, E_UNSUPPORTED, E_MEMORY = -1, -2, -3, -4, -5
 E_DEVICE, E_BUSY, E_INTERNAL, E_NEWER = -6, -7, -8, -9
 

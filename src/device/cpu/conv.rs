@@ -6,14 +6,20 @@
 //! channels of the brick from there. How the work is cut depends on shapes only, never on the
 //! number of threads, so that every sum is formed in the same order.
 
+mod integer;
+mod packing;
+
 use std::ops::Range;
 
+use self::integer::{IntegerOutput, IntegerRows};
 use super::conv_tile::{Tile, TileEpilogue};
 use super::kernels::{BrickValues, Kernels, TileKernel, TileKernels};
 use super::memory::{BLOCK, Buffer, Values};
 use super::path::TaskRow;
+use super::quantise::Quantisation;
 use super::reading::{Chunk, ConvRun, ReadRow, conv_input};
 use super::statistics::{Running, WIDTH};
+use super::winograd::STREAMED_BYTES;
 use crate::base::Result;
 use crate::net::{Conv, Epilogue, Network};
 
@@ -32,6 +38,19 @@ struct Group {
     wide: bool,
     /// First value of the packed weights.
     weights: usize,
+    /// First value of what follows them where integers are multiplied: the sum of each output
+    /// channel's weights, then what a step of them is worth.
+    factors: usize,
+}
+
+/// Rows of output that one task computes.
+struct Brick {
+    number: usize,
+    /// The first plane and row, and how many there are.
+    first: [usize; 2],
+    rows: [usize; 2],
+    /// How its input is quantised, if it is.
+    how: Quantisation,
 }
 
 /// How a row is cut for one width of output channels.
@@ -69,6 +88,7 @@ pub(super) struct ConvLayout {
     /// Values from the first tap to each.
     taps: Vec<usize>,
     brick_values: BrickValues,
+    integer_rows: Option<IntegerRows>,
     packed_weights: usize,
 }
 
@@ -97,7 +117,7 @@ impl ConvLayout {
         });
         let extent = |axis: usize, output: usize| (output - 1) * step[axis] + conv.kernel[axis];
         let brick_values = kernels.brick;
-        let row_bytes = chunks.len() * extent(2, output[2]) * BLOCK * brick_values.bytes();
+        let row_bytes = chunks.len() * extent(2, output[2]) * BLOCK * brick_values.near_bytes();
         let brick_output = brick_output(row_bytes, output, extent);
         let brick = [extent(0, brick_output[0]), extent(1, brick_output[1]), extent(2, output[2])];
         let taps: Vec<usize> = (0..conv.kernel[0])
@@ -116,15 +136,21 @@ impl ConvLayout {
             let mut first_block = 0;
             while first_block < blocks {
                 let wide = blocks - first_block >= wide_blocks;
-                groups.push(Group { phase, first_block, wide, weights: packed_weights });
                 let width = if wide { wide_blocks } else { 1 };
+                let factors = packed_weights + rows * width * BLOCK;
+                groups.push(Group { phase, first_block, wide, weights: packed_weights, factors });
                 first_block += width;
-                packed_weights += rows * width * BLOCK;
+                packed_weights = factors + brick_values.factors() * width * BLOCK;
             }
         }
-        let chunks_per_segment = (SEGMENT_BYTES
-            / (taps.len() * BLOCK * kernels.wide.width * brick_values.bytes()))
-        .max(1);
+        let chunk_bytes = taps.len() * BLOCK * kernels.wide.width * 4 / brick_values.channels();
+        let chunks_per_segment = (SEGMENT_BYTES / chunk_bytes).max(1);
+        let output_bytes = output.iter().product::<usize>() * blocks * BLOCK * kernels.value_bytes;
+        let streamed = expand == [1; 3] && output_bytes >= STREAMED_BYTES;
+        let integer_rows = (brick_values == BrickValues::Quads)
+            .then_some(kernels.quantise.as_ref().and_then(|kernels| kernels.multiply.as_ref()))
+            .flatten()
+            .map(|kernels| IntegerRows::new(kernels, output[2], step[2], streamed));
         let bricks: usize = (0..2).map(|axis| output[axis].div_ceil(brick_output[axis])).product();
         let groups_per_task = groups.len().div_ceil(TASKS.div_ceil(bricks).min(groups.len()));
         Self {
@@ -145,6 +171,7 @@ impl ConvLayout {
             step,
             taps,
             brick_values,
+            integer_rows,
             packed_weights,
         }
     }
@@ -184,62 +211,23 @@ impl ConvLayout {
 
     /// Values, of single precision, that a brick takes, and sums between segments.
     pub(super) fn scratch_values(&self) -> [usize; 2] {
-        let voxels = self.brick_output[0] * self.brick_output[1] * self.output[2];
-        let sums = if self.segments.len() > 1 { voxels * self.wide.width } else { 0 };
-        [self.chunks.len() * self.chunk_stride() * self.brick_values.bytes() / 4, sums]
+        let rows = self.brick_output[0] * self.brick_output[1];
+        let (rows, voxels) = match (&self.integer_rows, self.segments.len()) {
+            (None, 1) => (0, 0),
+            (None, _) => (rows, self.output[2]),
+            (Some(integer), 1) => (1, integer.voxels()),
+            (Some(integer), _) => (rows, integer.voxels()),
+        };
+        let brick = self.chunks.len() * self.chunk_stride() * self.brick_values.bytes();
+        let brick = match self.integer_rows {
+            Some(_) => (brick + integer::AFTER_BRICK).div_ceil(4),
+            None => brick / 4,
+        };
+        [brick, rows * voxels * self.wide.width]
     }
 
     fn chunk_stride(&self) -> usize {
         self.brick.iter().product::<usize>() * BLOCK
-    }
-
-    /// Brings weights, `[out][in][k0][k1][k2]` (or `[in][out][e0][e1][e2]`), into the order
-    /// `[group][chunk][tap][channel][output channel]`, where pairs of channels lie together if a
-    /// multiplication takes those.
-    pub(super) fn pack(&self, weight: &[f32], bias: Option<&[f32]>) -> Result<ConvWeights> {
-        let name = "packed weights";
-        let mut packed = Buffer::zeroed(name, self.packed_weights)?;
-        let values = packed.values_mut();
-        let taps = self.taps.len();
-        let inputs: usize = self.chunk_channels.iter().sum();
-        let [_, e1, e2] = self.expand;
-        let phases = self.expand.iter().product::<usize>();
-        for group in &self.groups {
-            let [p0, p1, p2] = group.phase;
-            let phase = (p0 * e1 + p1) * e2 + p2;
-            let from = |output: usize, input: usize, tap: usize| match self.conv.expand {
-                None => (output * inputs + input) * taps + tap,
-                Some(_) => (input * self.output_channels + output) * phases + phase,
-            };
-            let width = if group.wide { self.wide.width } else { self.narrow.width };
-            let first_output = group.first_block * BLOCK;
-            let outputs = width.min(self.output_channels - first_output);
-            let mut row = group.weights;
-            let mut first_input = 0;
-            for &channels in &self.chunk_channels {
-                for tap in 0..taps {
-                    for channel in 0..channels {
-                        let row = row + channel / self.brick_values.channels() * width;
-                        for output in 0..outputs {
-                            let weight =
-                                weight[from(first_output + output, first_input + channel, tap)];
-                            self.brick_values.put_weight(
-                                &mut values[row + output],
-                                weight,
-                                channel,
-                            );
-                        }
-                    }
-                    row += self.brick_values.rows(channels) * width;
-                }
-                first_input += channels;
-            }
-        }
-        let mut biases = Buffer::zeroed(name, self.padded_channels())?;
-        if let Some(bias) = bias {
-            biases.values_mut()[..bias.len()].copy_from_slice(bias);
-        }
-        Ok(ConvWeights { packed, bias: biases })
     }
 
     /// Computes one brick for some of the output channels.
@@ -259,25 +247,39 @@ impl ConvLayout {
         // SAFETY: as the caller promises; the scratch memory was sized for the largest brick.
         unsafe {
             let brick_memory = Values::new(&mut scratch.brick, self.brick_values.bytes());
-            self.fill_brick(run, brick_memory, first, rows);
+            let how = self.quantisation(run, first, rows);
+            let brick = Brick { number: brick, first, rows, how };
+            self.fill_brick(run, brick_memory, &brick);
             for group in &self.groups[self.splits[split].clone()] {
-                self.run_group(run, scratch, group, brick, first, rows);
+                self.run_group(run, scratch, group, &brick);
+            }
+            if self.integer_rows.as_ref().is_some_and(|rows| rows.streamed) {
+                (run.kernels.winograd.fence)();
             }
         }
     }
 
-    /// Copies the input that the output rows from `first` need.
-    unsafe fn fill_brick(&self, run: &ConvRun, brick: Values, first: [usize; 2], rows: [usize; 2]) {
-        let row_values = self.brick[2] * BLOCK;
-        // Input plane (or row) that a plane of the brick holds, if it is not padding.
-        let read = |axis: usize, at: usize| match self.conv.kernel[axis] {
+    /// Input plane (or row) that plane (or row) `at` of a brick holds whose output starts at
+    /// `first`, if it is not padding.
+    fn read_index(&self, axis: usize, first: [usize; 2], at: usize) -> Option<usize> {
+        match self.conv.kernel[axis] {
             1 => Some((first[axis] + at) * self.conv.stride[axis]),
             _ => (first[axis] * self.conv.stride[axis] + at)
                 .checked_sub(1)
                 .filter(|&index| index < self.input[axis]),
-        };
-        let planes = (rows[0] - 1) * self.step[0] + self.conv.kernel[0];
-        let lines = (rows[1] - 1) * self.step[1] + self.conv.kernel[1];
+        }
+    }
+
+    /// Planes and rows of a brick that so many planes and rows of output need.
+    fn brick_rows(&self, rows: [usize; 2]) -> [usize; 2] {
+        std::array::from_fn(|axis| (rows[axis] - 1) * self.step[axis] + self.conv.kernel[axis])
+    }
+
+    /// Copies the input that the output rows from `first` need.
+    unsafe fn fill_brick(&self, run: &ConvRun, memory: Values, brick: &Brick) {
+        let &Brick { first, rows, how, .. } = brick;
+        let row_values = self.brick[2] * BLOCK;
+        let [planes, lines] = self.brick_rows(rows);
         for (index, chunk) in self.chunks.iter().enumerate() {
             for plane in 0..planes {
                 for line in 0..lines {
@@ -285,9 +287,11 @@ impl ConvLayout {
                         index * self.chunk_stride() + (plane * self.brick[1] + line) * row_values;
                     // SAFETY: as the caller promises; plane and line lie in brick and input.
                     unsafe {
-                        match (read(0, plane), read(1, line)) {
-                            (Some(z), Some(y)) => self.fill_row(run, chunk, z, y, brick, start),
-                            _ => brick.clear(start..start + row_values),
+                        match (self.read_index(0, first, plane), self.read_index(1, first, line)) {
+                            (Some(z), Some(y)) => {
+                                self.fill_row(run, chunk, [z, y], memory, start, how);
+                            }
+                            _ => memory.clear(start..start + row_values, how),
                         }
                     }
                 }
@@ -295,25 +299,31 @@ impl ConvLayout {
         }
     }
 
+    /// Of a row of a brick: the voxels of padding before, how far apart voxels of input are, and
+    /// how many.
+    fn row_read(&self) -> (usize, usize, usize) {
+        match self.conv.kernel[2] {
+            1 => (0, self.conv.stride[2], self.output[2]),
+            _ => (1, 1, self.input[2].min(self.brick[2] - 1)),
+        }
+    }
+
     unsafe fn fill_row(
         &self,
         run: &ConvRun,
         chunk: &Chunk,
-        z: usize,
-        y: usize,
+        [z, y]: [usize; 2],
         brick: Values,
         start: usize,
+        how: Quantisation,
     ) {
-        let (pad, stride, count) = match self.conv.kernel[2] {
-            1 => (0, self.conv.stride[2], self.output[2]),
-            _ => (1, 1, self.input[2].min(self.brick[2] - 1)),
-        };
+        let (pad, stride, count) = self.row_read();
         let first = start + pad * BLOCK;
         // SAFETY: as the caller promises; the row holds `count` voxels, which lie in the input,
         // and those of the padding.
         unsafe {
-            brick.clear(start..first);
-            brick.clear(first + count * BLOCK..start + self.brick[2] * BLOCK);
+            brick.clear(start..first, how);
+            brick.clear(first + count * BLOCK..start + self.brick[2] * BLOCK, how);
             run.read_row(
                 &run.kernels.read_brick,
                 &ReadRow {
@@ -323,21 +333,41 @@ impl ConvLayout {
                     stride,
                     next: false,
                     to: brick.at(first),
+                    how,
                     count,
                 },
             );
         }
     }
 
-    unsafe fn run_group(
+    /// What happens to the sums of a group at a place of the output.
+    unsafe fn tile_epilogue(
         &self,
         run: &ConvRun,
-        scratch: &mut Scratch,
         group: &Group,
-        brick: usize,
-        first: [usize; 2],
-        rows: [usize; 2],
-    ) {
+        place: usize,
+        running: *mut Running,
+    ) -> TileEpilogue {
+        match self.conv.epilogue {
+            Epilogue::Plain => TileEpilogue::Store,
+            Epilogue::Statistics(_) => TileEpilogue::Statistics(running),
+            Epilogue::AddNormalized { main, normalization } => {
+                let coefficients = &run.coefficients[run.coefficients.len() - 1];
+                let affine = coefficients.affine(group.first_block);
+                TileEpilogue::AddNormalized {
+                    // SAFETY: the place lies in the output, whose shape `main` has.
+                    main: unsafe { run.arena.at(run.offsets[main.0] + place) },
+                    mean: affine.mean,
+                    scale: affine.scale,
+                    shift: affine.shift,
+                    slope: normalization.slope,
+                }
+            }
+        }
+    }
+
+    unsafe fn run_group(&self, run: &ConvRun, scratch: &mut Scratch, group: &Group, brick: &Brick) {
+        let &Brick { number: brick, first, rows, how } = brick;
         let tiles = if group.wide { &self.wide } else { &self.narrow };
         let [e0, e1, e2] = self.expand;
         let [p0, p1, p2] = group.phase;
@@ -345,6 +375,7 @@ impl ConvLayout {
         let plane_values = rows_out * columns_out * BLOCK;
         let blocks = self.padded_channels() / BLOCK;
         let mut running = Running::EMPTY;
+        let factors = self.integer_rows.as_ref().map(|_| self.group_factors(run, group, how));
         let mut weights_before = group.weights;
         for (number, segment) in self.segments.iter().enumerate() {
             let channels = &self.chunk_channels[segment.clone()];
@@ -356,6 +387,29 @@ impl ConvLayout {
                 let (z, y) = ((first[0] + plane) * e0 + p0, (first[1] + line) * e1 + p1);
                 let in_plane = (y * columns_out + p2) * BLOCK;
                 let in_tensor = (z * blocks + group.first_block) * plane_values + in_plane;
+                if let Some(factors) = &factors {
+                    // SAFETY: output and main are tensors of the output's shape, and tasks write
+                    // to rows and channels of their own.
+                    unsafe {
+                        self.integer_row(
+                            run,
+                            scratch,
+                            group,
+                            factors,
+                            &IntegerOutput {
+                                row: if self.segments.len() > 1 { row } else { 0 },
+                                segment: number,
+                                weights: weights_before,
+                                in_brick,
+                                output: run.arena.at(run.offsets[self.conv.output.0] + in_tensor),
+                                output_step: e2 * BLOCK,
+                                block_stride: plane_values,
+                                epilogue: self.tile_epilogue(run, group, in_tensor, &mut running),
+                            },
+                        );
+                    }
+                    continue;
+                }
                 for &(x, _, kernel) in &tiles.tiles {
                     let place = in_tensor + x * e2 * BLOCK;
                     // SAFETY: every pointer stays in its buffer: brick and sums were sized for
@@ -363,21 +417,7 @@ impl ConvLayout {
                     // write to rows and channels of their own.
                     unsafe {
                         let brick = Values::new(&mut scratch.brick, self.brick_values.bytes());
-                        let epilogue = match self.conv.epilogue {
-                            Epilogue::Plain => TileEpilogue::Store,
-                            Epilogue::Statistics(_) => TileEpilogue::Statistics(&raw mut running),
-                            Epilogue::AddNormalized { main, normalization } => {
-                                let coefficients = &run.coefficients[run.coefficients.len() - 1];
-                                let affine = coefficients.affine(group.first_block);
-                                TileEpilogue::AddNormalized {
-                                    main: run.arena.at(run.offsets[main.0] + place),
-                                    mean: affine.mean,
-                                    scale: affine.scale,
-                                    shift: affine.shift,
-                                    slope: normalization.slope,
-                                }
-                            }
-                        };
+                        let epilogue = self.tile_epilogue(run, group, place, &mut running);
                         kernel(&Tile {
                             brick: brick.at(segment.start * self.chunk_stride()
                                 + in_brick
@@ -424,7 +464,11 @@ impl RowTiles {
     /// Cuts `voxels` into tiles of nearly the same size.
     fn new(kernels: &TileKernels, voxels: usize, stride: usize) -> Self {
         debug_assert!(kernels.width <= WIDTH);
-        let count = voxels.div_ceil(kernels.most_voxels());
+        // None where integers are multiplied.
+        let count = match kernels.most_voxels() {
+            0 => 0,
+            most => voxels.div_ceil(most),
+        };
         let tiles = (0..count)
             .map(|tile| {
                 let (start, end) = (tile * voxels / count, (tile + 1) * voxels / count);

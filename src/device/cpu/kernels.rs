@@ -4,8 +4,12 @@
 use half::bf16;
 
 use super::conv_tile::{self, Tile};
+#[cfg(target_arch = "x86_64")]
+use super::integer_tile::vnni;
+use super::integer_tile::{self, FinishRow, IntegerKernels, QUAD};
 use super::memory::{BLOCK, Place};
 use super::probability;
+use super::quantise;
 use super::rows::{self, GatherRow, JoinRow, PoolRow, SpreadRow};
 use super::scores::{self, BlendRow, Mix, Scored, Side, Transpose, VOXELS};
 #[cfg(target_arch = "aarch64")]
@@ -13,7 +17,7 @@ use super::simd::Neon;
 #[cfg(target_arch = "x86_64")]
 use super::simd::{Avx2, Avx512, Avx512Bf16};
 use super::simd::{Instructions, Portable, Simd};
-use super::value::{Factor, Rounded, Value};
+use super::value::{Factor, Rounded, Steps, Value, Worth};
 use super::winograd::WinogradKernels;
 use super::winograd::axis::{Axis, Four, One, Two};
 use super::winograd::product::{self, Product};
@@ -63,17 +67,49 @@ pub(super) enum BrickValues {
     Rounded,
     /// `bf16`, of which a multiplication takes two channels.
     Pairs,
+    /// Single precision, each what 8 bits stand for.
+    Dequantised,
+    /// 8 bits, of which a multiplication takes four channels.
+    Quads,
 }
 
 impl BrickValues {
     /// Bytes of a value.
     pub(super) fn bytes(self) -> usize {
-        if self == Self::Pairs { 2 } else { 4 }
+        match self {
+            Self::Pairs => 2,
+            Self::Quads => 1,
+            _ => 4,
+        }
+    }
+
+    /// Bytes that should stay in a cache for a value: bytes are made of what was just seen.
+    pub(super) fn near_bytes(self) -> usize {
+        if self == Self::Quads { 2 } else { self.bytes() }
+    }
+
+    /// Channels to write of as many in a chunk, that no multiplication meets what is not a number.
+    pub(super) fn written_channels(self, channels: usize) -> usize {
+        if self == Self::Pairs { channels.next_multiple_of(2) } else { channels }
     }
 
     /// Channels that one multiplication takes.
     pub(super) fn channels(self) -> usize {
-        if self == Self::Pairs { 2 } else { 1 }
+        match self {
+            Self::Pairs => 2,
+            Self::Quads => QUAD,
+            _ => 1,
+        }
+    }
+
+    /// Whether values and weights become whole numbers of steps.
+    pub(super) fn is_quantised(self) -> bool {
+        matches!(self, Self::Dequantised | Self::Quads)
+    }
+
+    /// Values that each output channel has besides its weights.
+    pub(super) fn factors(self) -> usize {
+        if self == Self::Quads { 2 } else { 0 }
     }
 
     /// Multiplications that `channels` take.
@@ -82,8 +118,10 @@ impl BrickValues {
     }
 
     /// Puts a weight where it is multiplied with the brick's values: `row` is of one output channel
-    /// and of the channels that a multiplication takes, `channel` the input channel in its chunk.
-    pub(super) fn put_weight(self, row: &mut f32, weight: f32, channel: usize) {
+    /// and of the channels that a multiplication takes, `channel` the input channel in its chunk,
+    /// `step` what a step of 8 bits is worth. Returns the steps, if whole numbers are multiplied.
+    pub(super) fn put_weight(self, row: &mut f32, weight: f32, channel: usize, step: f32) -> i32 {
+        let steps = (weight / step).round_ties_even();
         match self {
             Self::Single => *row = weight,
             Self::Rounded => *row = bf16::from_f32(weight).to_f32(),
@@ -91,8 +129,24 @@ impl BrickValues {
                 let pair: &mut [bf16; 2] = bytemuck::cast_mut(row);
                 pair[channel % 2] = bf16::from_f32(weight);
             }
+            Self::Dequantised => *row = steps * step,
+            Self::Quads => {
+                let quad: &mut [i8; QUAD] = bytemuck::cast_mut(row);
+                quad[channel % QUAD] = steps as i8;
+                return i32::from(steps as i8);
+            }
         }
+        0
     }
+}
+
+/// How bricks are quantised.
+#[derive(Clone, Copy)]
+pub(super) struct QuantiseKernels {
+    /// What looks up a row's range instead of copying it.
+    pub(super) see: ReadKernels,
+    /// What multiplies [`BrickValues::Quads`].
+    pub(super) multiply: Option<IntegerKernels>,
 }
 
 /// The kernels of one instruction set, for tensors of one type of values.
@@ -100,6 +154,8 @@ pub(super) struct Kernels {
     /// Bytes of a tensor's value.
     pub(super) value_bytes: usize,
     pub(super) brick: BrickValues,
+    /// Where bricks are quantised.
+    pub(super) quantise: Option<QuantiseKernels>,
     /// For the last 16 output channels of an odd number of blocks.
     pub(super) narrow: TileKernels,
     /// For all others.
@@ -154,7 +210,7 @@ macro_rules! kernels {
                 unsafe { conv_tile::compute::<$set, T, B, M, V, STEP>(tile) }
             }
             $(#[$feature])*
-            unsafe fn gather_row<T: Value, B: Value>(row: &GatherRow) {
+            pub(super) unsafe fn gather_row<T: Value, B: Value>(row: &GatherRow) {
                 // SAFETY: as the caller promises.
                 unsafe { rows::gather_row::<$set, T, B>(row) }
             }
@@ -229,6 +285,18 @@ macro_rules! kernels {
                 }
             }
             $(#[$feature])*
+            #[allow(dead_code, reason = "a set may have no table that quantises")]
+            pub(super) unsafe fn see_gathered<T: Value>(row: &GatherRow) {
+                // SAFETY: as the caller promises.
+                unsafe { quantise::see_gathered::<$set, T>(row) }
+            }
+            $(#[$feature])*
+            #[allow(dead_code, reason = "a set may not multiply integers")]
+            pub(super) unsafe fn finish_row<T: Value>(row: &FinishRow) {
+                // SAFETY: as the caller promises.
+                unsafe { integer_tile::finish_row::<$set, T>(row) }
+            }
+            $(#[$feature])*
             unsafe fn blend_row<T: Value>(row: &BlendRow) {
                 // SAFETY: as the caller promises.
                 unsafe { scores::blend_row::<$set, T>(row) }
@@ -285,6 +353,7 @@ macro_rules! kernels {
                 Kernels {
                     value_bytes: size_of::<T>(),
                     brick,
+                    quantise: None,
                     narrow: TileKernels {
                         width: BLOCK,
                         kernels: [
@@ -349,7 +418,7 @@ kernels!(avx512_bf16, Avx512Bf16, [#[target_feature(enable = "avx512f,avx512bf16
 
 #[cfg(target_arch = "x86_64")]
 kernels!(avx512, Avx512, [#[target_feature(enable = "avx512f")]],
-    tables [F32: f32, f32, Single;],
+    tables [F32: f32, f32, Single; BF16: bf16, Rounded, Rounded;],
     narrow 1: [1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16],
     wide 2: [1 2 3 4 5 6 7 8 9 10 11 12], scores 8);
 
@@ -387,6 +456,73 @@ static AVX512_BF16: Kernels = Kernels {
     ..avx512_bf16::BF16
 };
 
+/// What bricks of 8 bits are read with.
+macro_rules! quantising {
+    ($set:ident, $brick:ty) => {
+        ReadKernels {
+            gather_row: $set::gather_row::<bf16, $brick>,
+            spread_row: rows::spread_row::<bf16, $brick>,
+        }
+    };
+}
+
+/// What looks up their ranges, and what multiplies them.
+macro_rules! quantised {
+    ($set:ident, $multiply:expr) => {
+        Some(QuantiseKernels {
+            see: ReadKernels {
+                gather_row: $set::see_gathered::<bf16>,
+                spread_row: quantise::see_spread::<bf16>,
+            },
+            multiply: $multiply,
+        })
+    };
+}
+
+/// A set that multiplies in single precision what 8 bits stand for.
+macro_rules! dequantised {
+    ($set:ident) => {
+        Kernels {
+            brick: BrickValues::Dequantised,
+            quantise: quantised!($set, None),
+            read_brick: quantising!($set, Worth),
+            ..$set::BF16
+        }
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+static AVX2_INT8: Kernels = dequantised!(avx2);
+#[cfg(target_arch = "aarch64")]
+static NEON_INT8: Kernels = dequantised!(neon);
+static PORTABLE_INT8: Kernels = dequantised!(portable);
+
+/// AVX-512 with AVX512-VNNI.
+#[cfg(target_arch = "x86_64")]
+static AVX512_INT8: Kernels = Kernels {
+    brick: BrickValues::Quads,
+    quantise: quantised!(
+        avx512,
+        Some(IntegerKernels { tiles: vnni::TILES, finish_row: avx512::finish_row::<bf16> })
+    ),
+    read_brick: quantising!(avx512, Steps),
+    narrow: TileKernels { width: BLOCK, kernels: [&[]; 2] },
+    wide: TileKernels { width: avx512::F32.wide.width, kernels: [&[]; 2] },
+    ..avx512::BF16
+};
+
+/// The same with AVX512-BF16.
+#[cfg(target_arch = "x86_64")]
+static AVX512_BF16_INT8: Kernels = Kernels {
+    brick: BrickValues::Quads,
+    quantise: quantised!(
+        avx512,
+        Some(IntegerKernels { tiles: vnni::TILES, finish_row: avx512_bf16::finish_row::<bf16> })
+    ),
+    read_brick: quantising!(avx512, Steps),
+    ..AVX512_BF16
+};
+
 impl Kernels {
     /// The kernels of `instructions`, which the caller has found among
     /// [`Instructions::available`].
@@ -394,23 +530,30 @@ impl Kernels {
     /// # Errors
     /// [`Error::Unsupported`] if the processor has none for `precision`.
     pub(super) fn of(instructions: Instructions, precision: Precision) -> Result<&'static Self> {
-        let [single, narrow] = match instructions {
+        #[cfg(target_arch = "x86_64")]
+        let vnni = std::arch::is_x86_feature_detected!("avx512vnni");
+        let [single, narrow, integer] = match instructions {
             #[cfg(target_arch = "x86_64")]
-            Instructions::Avx512Bf16 => [&avx512::F32, &AVX512_BF16],
+            Instructions::Avx512Bf16 if vnni => [&avx512::F32, &AVX512_BF16, &AVX512_BF16_INT8],
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx512Bf16 => [&avx512::F32, &AVX512_BF16, &AVX2_INT8],
             #[cfg(target_arch = "x86_64")]
             // Processors without AVX512-BF16 gain little; one table less in the library.
-            Instructions::Avx512 => [&avx512::F32, &avx2::BF16],
+            Instructions::Avx512 if vnni => [&avx512::F32, &avx2::BF16, &AVX512_INT8],
             #[cfg(target_arch = "x86_64")]
-            Instructions::Avx2 => [&avx2::F32, &avx2::BF16],
+            Instructions::Avx512 => [&avx512::F32, &avx2::BF16, &AVX2_INT8],
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx2 => [&avx2::F32, &avx2::BF16, &AVX2_INT8],
             #[cfg(target_arch = "aarch64")]
-            Instructions::Neon => [&neon::F32, &neon::BF16],
-            _ => [&portable::F32, &portable::BF16],
+            Instructions::Neon => [&neon::F32, &neon::BF16, &NEON_INT8],
+            _ => [&portable::F32, &portable::BF16, &PORTABLE_INT8],
         };
         match precision {
             Precision::F32 => Ok(single),
             Precision::Bf16 => Ok(narrow),
+            Precision::Int8 => Ok(integer),
             Precision::F16 => Err(Error::Unsupported(
-                "half precision needs a GPU; the processor's are f32 and bf16".into(),
+                "half precision needs a GPU; the processor's are f32, bf16 and int8".into(),
             )),
         }
     }

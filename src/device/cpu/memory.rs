@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use bytemuck::{Pod, Zeroable};
 
+use super::quantise::{Extent, Quantisation};
 use super::value::Value;
 use crate::base::{Error, Result};
 
@@ -95,13 +96,14 @@ impl Values {
         Place(unsafe { from.0.offset(values * self.value_bytes as isize) })
     }
 
-    /// Makes zeros of some values.
+    /// Makes zeros of some values: of bytes, what zero is among them.
     ///
     /// # Safety
     /// They are the buffer's, and nobody else touches them.
-    pub(super) unsafe fn clear(self, values: Range<usize>) {
+    pub(super) unsafe fn clear(self, values: Range<usize>, how: Quantisation) {
+        let zero = if self.value_bytes == 1 { how.zero as u8 } else { 0 };
         // SAFETY: as the caller promises; zeros are values of every type.
-        unsafe { self.at(values.start).0.write_bytes(0, values.len() * self.value_bytes) }
+        unsafe { self.at(values.start).0.write_bytes(zero, values.len() * self.value_bytes) }
     }
 }
 
@@ -117,6 +119,11 @@ impl Place {
 
     #[inline(always)]
     pub(super) fn values<T: Value>(self) -> *mut T {
+        self.0.cast()
+    }
+
+    /// Of an extent, where values are seen instead of copied.
+    pub(super) fn extent(self) -> *mut Extent {
         self.0.cast()
     }
 }

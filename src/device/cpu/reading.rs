@@ -4,6 +4,7 @@ use super::conv::ConvWeights;
 use super::kernels::{Kernels, ReadKernels};
 use super::memory::{BLOCK, Place, Shared, Values};
 use super::norm::Coefficients;
+use super::quantise::Quantisation;
 use super::rows::{GatherRow, SpreadRow};
 use super::statistics::Partial;
 use crate::net::{Conv, Network};
@@ -63,7 +64,11 @@ pub(super) struct ReadRow<'a> {
     pub(super) stride: usize,
     /// Whether the next row of the same plane will be read soon.
     pub(super) next: bool,
+    /// Where they go; for kernels that look up the range of values, the
+    /// [`Extent`](super::quantise::Extent).
     pub(super) to: Place,
+    /// How they are quantised, if the kernels do that.
+    pub(super) how: Quantisation,
     /// Voxels of the row.
     pub(super) count: usize,
 }
@@ -75,7 +80,7 @@ impl ConvRun<'_> {
     /// The processor has the kernels' instructions; arena, offsets and coefficients belong to the
     /// convolution's network; every voxel lies in the input; the row has room for them.
     pub(super) unsafe fn read_row(&self, read: &ReadKernels, row: &ReadRow) {
-        let &ReadRow { conv, chunk, first, stride, next, to, count } = row;
+        let &ReadRow { conv, chunk, first, stride, next, to, how, count } = row;
         let source = &conv.sources[chunk.source];
         let stored = &self.network.tensors[source.tensor.0];
         let [s0, s1, s2] = stored.shape;
@@ -92,12 +97,13 @@ impl ConvRun<'_> {
                         + (plane * s1 + line) * s2),
                     channel_stride,
                     channels: chunk.channels,
-                    padded_channels: chunk.channels.next_multiple_of(self.kernels.brick.channels()),
+                    padded_channels: self.kernels.brick.written_channels(chunk.channels),
                     to,
                     count,
                     first: first[2],
                     stride,
                     upsample,
+                    how,
                 });
             } else {
                 let block = plane * stored.channels.div_ceil(BLOCK) + chunk.block;
@@ -116,6 +122,7 @@ impl ConvRun<'_> {
                             .count();
                         self.coefficients[normalized].affine(chunk.block)
                     }),
+                    how,
                 });
             }
         }

@@ -1,6 +1,7 @@
 //! Kernels along a row of voxels of 16 channels each.
 
 use super::memory::{BLOCK, Place};
+use super::quantise::Quantisation;
 use super::simd::Simd;
 use super::value::Value;
 
@@ -25,6 +26,8 @@ pub(super) struct GatherRow {
     /// Values from here to the row that is read next of these planes, to fetch it meanwhile.
     pub(super) ahead: usize,
     pub(super) affine: Option<Affine>,
+    /// Of values that are quantised.
+    pub(super) how: Quantisation,
 }
 
 /// Copies a row, normalising and activating on the way, from values of type `T` to such of `B`.
@@ -61,19 +64,20 @@ unsafe fn copy<S: Simd, B: Value>(
     prefetch: impl Fn(usize),
     to: *mut B,
 ) {
+    let how = row.how;
     // SAFETY: as the caller of `gather_row` promises.
     unsafe {
         if row.upsample == 1 {
             for x in 0..row.count {
                 let source = row.first + x * row.stride;
                 prefetch(source);
-                B::store::<S>(to.add(x * BLOCK), read(source));
+                B::store::<S>(to.add(x * BLOCK), B::quantised::<S>(read(source), &how));
             }
         } else if row.stride == 1 {
             let mut x = 0;
             while x < row.count {
                 let source = (row.first + x) / row.upsample;
-                let value = read(source);
+                let value = B::quantised::<S>(read(source), &how);
                 let end = row.count.min((source + 1) * row.upsample - row.first);
                 for x in x..end {
                     B::store::<S>(to.add(x * BLOCK), value);
@@ -83,7 +87,7 @@ unsafe fn copy<S: Simd, B: Value>(
         } else {
             for x in 0..row.count {
                 let source = (row.first + x * row.stride) / row.upsample;
-                B::store::<S>(to.add(x * BLOCK), read(source));
+                B::store::<S>(to.add(x * BLOCK), B::quantised::<S>(read(source), &how));
             }
         }
     }
@@ -104,6 +108,19 @@ pub(super) struct SpreadRow {
     pub(super) first: usize,
     pub(super) stride: usize,
     pub(super) upsample: usize,
+    /// Of values that are quantised.
+    pub(super) how: Quantisation,
+}
+
+impl SpreadRow {
+    #[inline(always)]
+    pub(super) fn source(&self, voxel: usize) -> usize {
+        match self.upsample {
+            // Spares the division.
+            1 => self.first + voxel * self.stride,
+            upsample => (self.first + voxel * self.stride) / upsample,
+        }
+    }
 }
 
 /// Copies a row of the network's input.
@@ -115,13 +132,12 @@ pub(super) unsafe fn spread_row<T: Value, B: Value>(row: &SpreadRow) {
         for x in 0..row.count {
             // SAFETY: as the caller promises.
             unsafe {
-                let source =
-                    channel * row.channel_stride + (row.first + x * row.stride) / row.upsample;
+                let source = channel * row.channel_stride + row.source(x);
                 let value = match channel < row.channels {
                     true => (*row.from.values::<T>().add(source)).get(),
                     false => 0.0,
                 };
-                *row.to.values::<B>().add(x * BLOCK + channel) = B::of(value);
+                *row.to.values::<B>().add(x * BLOCK + channel) = B::quantise(value, &row.how);
             }
         }
     }
@@ -227,7 +243,7 @@ pub(super) unsafe fn pool_row<S: Simd, T: Value>(row: &PoolRow) {
 }
 
 /// The lanes of an [`Affine`].
-struct Normal<S: Simd> {
+pub(super) struct Normal<S: Simd> {
     mean: S::Vector,
     scale: S::Vector,
     shift: S::Vector,
@@ -236,7 +252,7 @@ struct Normal<S: Simd> {
 
 impl<S: Simd> Normal<S> {
     #[inline(always)]
-    unsafe fn new(affine: &Affine, lane: usize) -> Self {
+    pub(super) unsafe fn new(affine: &Affine, lane: usize) -> Self {
         // SAFETY: the processor has `S`; an `Affine` points to 16 values each.
         unsafe {
             Self {
@@ -255,7 +271,7 @@ impl<S: Simd> Normal<S> {
     }
 
     #[inline(always)]
-    unsafe fn activated(&self, value: S::Vector) -> S::Vector {
+    pub(super) unsafe fn activated(&self, value: S::Vector) -> S::Vector {
         // SAFETY: the processor has `S`.
         unsafe {
             let value = self.plain(value);

@@ -6,6 +6,7 @@
 use bytemuck::{Pod, Zeroable};
 use half::bf16;
 
+use super::quantise::{Quantisation, WHOLE};
 #[cfg(target_arch = "x86_64")]
 use super::simd::Avx512Bf16;
 use super::simd::Simd;
@@ -21,6 +22,15 @@ pub(super) trait Value: Pod + Send + Sync {
 
     fn of(value: f32) -> Self;
     fn get(self) -> f32;
+    /// What a value is, if it is to be quantised that way.
+    fn quantise(value: f32, _how: &Quantisation) -> Self {
+        Self::of(value)
+    }
+    /// What is to be stored of values, if they are to be quantised that way.
+    #[inline(always)]
+    unsafe fn quantised<S: Simd>(vector: S::Vector, _how: &Quantisation) -> S::Vector {
+        vector
+    }
     unsafe fn load<S: Simd>(from: *const Self) -> S::Vector;
     unsafe fn store<S: Simd>(to: *mut Self, vector: S::Vector);
     /// As [`Simd::stream`]; `to` is aligned to the vector's size.
@@ -115,6 +125,104 @@ impl Value for Rounded {
     unsafe fn stream<S: Simd>(to: *mut Self, vector: S::Vector) {
         // SAFETY: as the caller promises.
         unsafe { S::stream(to.cast(), S::round_bf16(vector)) }
+    }
+}
+
+/// A number of a brick's steps, 0 to 255.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(transparent)]
+pub(super) struct Steps(u8);
+
+impl Value for Steps {
+    fn of(value: f32) -> Self {
+        Self(value as u8)
+    }
+
+    fn get(self) -> f32 {
+        f32::from(self.0)
+    }
+
+    fn quantise(value: f32, how: &Quantisation) -> Self {
+        Self((value * how.inverse + (WHOLE + how.zero)).to_bits() as u8)
+    }
+
+    #[inline(always)]
+    unsafe fn quantised<S: Simd>(vector: S::Vector, how: &Quantisation) -> S::Vector {
+        // SAFETY: as the caller promises.
+        unsafe { S::multiply_add(vector, S::splat(how.inverse), S::splat(WHOLE + how.zero)) }
+    }
+
+    #[inline(always)]
+    unsafe fn load<S: Simd>(from: *const Self) -> S::Vector {
+        // SAFETY: as the caller promises; `LANES` is a divisor of 16.
+        unsafe {
+            let values: [f32; 16] = std::array::from_fn(|lane| match lane < S::LANES {
+                true => (*from.add(lane)).get(),
+                false => 0.0,
+            });
+            S::load(values.as_ptr())
+        }
+    }
+
+    /// Stores what [`Value::quantised`] made.
+    #[inline(always)]
+    unsafe fn store<S: Simd>(to: *mut Self, vector: S::Vector) {
+        // SAFETY: as the caller promises.
+        unsafe { S::store_low_bytes(to.cast(), vector) }
+    }
+
+    #[inline(always)]
+    unsafe fn stream<S: Simd>(to: *mut Self, vector: S::Vector) {
+        // SAFETY: as the caller promises.
+        unsafe { Self::store::<S>(to, vector) }
+    }
+}
+
+/// Single precision, what a number of a brick's steps is worth: for processors that multiply no bytes.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(transparent)]
+pub(super) struct Worth(f32);
+
+impl Value for Worth {
+    fn of(value: f32) -> Self {
+        Self(value)
+    }
+
+    fn get(self) -> f32 {
+        self.0
+    }
+
+    fn quantise(value: f32, how: &Quantisation) -> Self {
+        let zero = WHOLE + how.zero;
+        Self((value * how.inverse + zero - zero) * how.step)
+    }
+
+    #[inline(always)]
+    unsafe fn quantised<S: Simd>(vector: S::Vector, how: &Quantisation) -> S::Vector {
+        // SAFETY: as the caller promises.
+        unsafe {
+            let zero = S::splat(WHOLE + how.zero);
+            let steps = S::multiply_add(vector, S::splat(how.inverse), zero);
+            S::mul(S::sub(steps, zero), S::splat(how.step))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load<S: Simd>(from: *const Self) -> S::Vector {
+        // SAFETY: as the caller promises.
+        unsafe { S::load(from.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn store<S: Simd>(to: *mut Self, vector: S::Vector) {
+        // SAFETY: as the caller promises.
+        unsafe { S::store(to.cast(), vector) }
+    }
+
+    #[inline(always)]
+    unsafe fn stream<S: Simd>(to: *mut Self, vector: S::Vector) {
+        // SAFETY: as the caller promises.
+        unsafe { S::stream(to.cast(), vector) }
     }
 }
 

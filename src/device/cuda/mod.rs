@@ -124,9 +124,10 @@ pub fn count() -> Result<u32> {
 pub(super) fn check(precision: Precision) -> Result<()> {
     match precision {
         Precision::F32 | Precision::F16 => Ok(()),
-        Precision::Bf16 => Err(Error::Unsupported(
-            "bf16 is a precision of the processor; a GPU's are f16 and f32".into(),
-        )),
+        Precision::Bf16 | Precision::Int8 => Err(Error::Unsupported(format!(
+            "{} is a precision of the processor; a GPU's are f16 and f32",
+            precision.name()
+        ))),
     }
 }
 
@@ -193,7 +194,7 @@ impl Cuda {
     /// The GPU with an ordinal.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] if it is to hold values in bf16; [`Error::NoDevice`] if there is none or
+    /// [`Error::Unsupported`] if it is to hold values in bf16 or int8; [`Error::NoDevice`] if there is none or
     /// our kernels don't cover it; [`Error::Device`].
     pub fn open(ordinal: u32, precision: Precision) -> Result<Self> {
         check(precision)?;

@@ -103,6 +103,8 @@ int main(int argc, char **argv)
     setup = setup_of(1);
     setup.precision = VOXTILE_PRECISION_BF16;
     CHECK(run(model, &setup, VOXTILE_CPU) > VOXELS * 99 / 100);
+    setup.precision = VOXTILE_PRECISION_INT8;
+    CHECK(run(model, &setup, VOXTILE_CPU) > VOXELS * 95 / 100);
     setup = setup_of(3);
     CHECK(run(model, &setup, VOXTILE_CUDA) > VOXELS * 99 / 100);
     CHECK(strstr(told, "emulated") != NULL);
@@ -132,7 +134,9 @@ int main(int argc, char **argv)
     setup = setup_of(2);
     setup.precision = VOXTILE_PRECISION_BF16;
     EXPECT(VOXTILE_E_UNSUPPORTED, voxtile_session_create(model, &setup, &session, &error), "bf16");
-    setup.precision = 4;
+    setup.precision = VOXTILE_PRECISION_INT8;
+    EXPECT(VOXTILE_E_UNSUPPORTED, voxtile_session_create(model, &setup, &session, &error), "int8");
+    setup.precision = 5;
     EXPECT(VOXTILE_E_ARGUMENT, voxtile_session_create(model, &setup, &session, &error), "precision");
     CHECK(session == NULL);
     voxtile_model_release(model);

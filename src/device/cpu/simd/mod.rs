@@ -67,12 +67,29 @@ pub(super) unsafe trait Simd: Copy {
             Self::load_bf16(values.as_ptr())
         }
     }
+    /// Stores the lowest 8 bits of each value.
+    #[inline(always)]
+    unsafe fn store_low_bytes(to: *mut u8, vector: Self::Vector) {
+        let mut values = [0f32; 16];
+        // SAFETY: `LANES` is a divisor of 16.
+        unsafe {
+            Self::store(values.as_mut_ptr(), vector);
+            for (lane, value) in values.iter().enumerate().take(Self::LANES) {
+                *to.add(lane) = value.to_bits() as u8;
+            }
+        }
+    }
     unsafe fn add(a: Self::Vector, b: Self::Vector) -> Self::Vector;
     unsafe fn sub(a: Self::Vector, b: Self::Vector) -> Self::Vector;
     unsafe fn mul(a: Self::Vector, b: Self::Vector) -> Self::Vector;
     /// `a * b + c`
     unsafe fn multiply_add(a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
     unsafe fn max(a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    #[inline(always)]
+    unsafe fn min(a: Self::Vector, b: Self::Vector) -> Self::Vector {
+        // SAFETY: as the caller promises.
+        unsafe { Self::where_greater(a, b, b, a) }
+    }
     /// In each lane `x` where `a > b`, else `y`.
     unsafe fn where_greater(
         a: Self::Vector,

@@ -200,6 +200,19 @@ macro_rules! avx512 {
                 unsafe { _mm512_max_ps(a, b) }
             }
             #[inline(always)]
+            unsafe fn min(a: __m512, b: __m512) -> __m512 {
+                // SAFETY: AVX-512F is there.
+                unsafe { _mm512_min_ps(a, b) }
+            }
+            #[inline(always)]
+            unsafe fn store_low_bytes(to: *mut u8, vector: __m512) {
+                // SAFETY: the caller vouches for `LANES` bytes.
+                unsafe {
+                    let bytes = _mm512_cvtepi32_epi8(_mm512_castps_si512(vector));
+                    _mm_storeu_si128(to.cast(), bytes);
+                }
+            }
+            #[inline(always)]
             unsafe fn where_greater(a: __m512, b: __m512, x: __m512, y: __m512) -> __m512 {
                 // SAFETY: AVX-512F is there.
                 unsafe { _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(a, b), y, x) }

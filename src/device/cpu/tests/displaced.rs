@@ -56,7 +56,7 @@ fn a_u_net_that_writes_over_its_tensors_computes_the_same_bits() {
         winograd(Length::Two, Length::Four),
         winograd(Length::Four, Length::Two),
     ];
-    for precision in [Precision::F32, Precision::Bf16] {
+    for precision in [Precision::F32, Precision::Bf16, Precision::Int8] {
         for instructions in Instructions::available() {
             let kernels = Kernels::of(instructions, precision).unwrap();
             for method in methods {

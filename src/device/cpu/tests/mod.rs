@@ -2,6 +2,7 @@
 
 mod classes;
 mod displaced;
+mod integers;
 mod pytorch;
 mod winograd;
 
@@ -38,12 +39,16 @@ fn place(tensor: &Dense, channel: usize, voxel: usize) -> usize {
 
 /// What may differ from the reference, relative, after several layers.
 fn tolerance(precision: Precision) -> f64 {
-    if precision == Precision::F32 { 1e-5 } else { 1e-2 }
+    match precision {
+        Precision::F32 => 1e-5,
+        Precision::Int8 => 5e-2,
+        _ => 1e-2,
+    }
 }
 
 /// Compares every instruction set with the reference, on noise.
 fn check(plan: &Arc<Plan>, input: impl Fn(&mut Noise) -> f32) {
-    for precision in [Precision::F32, Precision::Bf16] {
+    for precision in [Precision::F32, Precision::Bf16, Precision::Int8] {
         check_by(&[Method::Direct, Method::Fastest], precision, plan, &input);
     }
 }

@@ -4,7 +4,7 @@
 //! Costs are counted in multiply-adds of 16 values, of which the direct sum is a known number; the
 //! constants are what the parts took on a Zen 5 core with AVX-512.
 
-use super::super::kernels::Kernels;
+use super::super::kernels::{BrickValues, Kernels};
 use super::super::memory::BLOCK;
 use super::super::reading::Chunk;
 use super::axis::Length;
@@ -20,11 +20,14 @@ const STORED_BYTES: usize = 8 << 20;
 /// Transformed weights up to this size stay in a second-level cache.
 const NEAR_BYTES: usize = 512 << 10;
 /// Outputs of this size are no longer in a cache when they are read.
-const STREAMED_BYTES: usize = 32 << 20;
+pub(in super::super) const STREAMED_BYTES: usize = 32 << 20;
 /// What the call of a kernel for a row costs.
 const CALL: f64 = 60.0;
 /// What reading and normalising a voxel of 16 channels costs.
 const READ: f64 = 20.0;
+/// What reading, quantising and halos cost for 16 channels of a voxel where integers are multiplied,
+/// and writing them.
+const INTEGERS: [f64; 2] = [30.0, 15.0];
 /// Threads for which tasks should suffice.
 const THREADS: usize = 8;
 
@@ -225,7 +228,11 @@ impl Tiling {
                 tiling.streamed = sizes.output_bytes() >= STREAMED_BYTES;
                 sizes.stored = tiling.stored;
                 let rows = sizes.inputs.div_ceil(kernels.brick.channels());
-                let direct = voxels * taps * (rows * sizes.blocks) as f64 * 1.15;
+                let mut direct = voxels * taps * (rows * sizes.blocks) as f64 * 1.15;
+                if kernels.brick == BrickValues::Quads {
+                    let [read, write] = INTEGERS;
+                    direct += voxels * (sizes.chunks as f64 * read + sizes.blocks as f64 * write);
+                }
                 let (_, cost) = sizes.best_cut();
                 if cost < direct && cost < best.1 {
                     best = (Some(tiling), cost);

@@ -17,18 +17,20 @@ pub(super) mod transform;
 
 #[cfg(test)]
 pub(super) use self::axis::Length;
-pub(super) use self::cost::Tiling;
+pub(super) use self::cost::{STREAMED_BYTES, Tiling};
 pub(super) use self::layout::Winograd;
 use self::layout::{Brick, Group};
 use self::product::Product;
 use self::transform::{InputPlanes, InputRows, OutputPlanes, OutputTile, WeightPlanes};
 use super::conv_tile::TileEpilogue;
 use super::memory::{BLOCK, Place};
+use super::quantise::Quantisation;
 use super::reading::{ConvRun, ReadRow};
 use super::statistics::Running;
 use crate::net::Epilogue;
 
 /// The compiled kernels, by the outputs of a tile along an axis.
+#[derive(Clone, Copy)]
 pub(super) struct WinogradKernels {
     /// Along the first axis: 2 and 4.
     pub(super) input_rows: [unsafe fn(&InputRows); 2],
@@ -133,6 +135,7 @@ impl Winograd {
                                 stride: 1,
                                 next,
                                 to: Place::of(row.as_ptr()),
+                                how: Quantisation::default(),
                                 count,
                             },
                         );
