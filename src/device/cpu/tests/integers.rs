@@ -32,8 +32,8 @@ fn sums_of_integers_are_exact() {
                     (0..width).map(|_| noise.between(0, 2_000_000) as i32 - 1_000_000).collect();
                 let mut expected: Vec<i64> = Vec::new();
                 for voxel in 0..voxels {
-                    for output in 0..width {
-                        let mut sum = i64::from(start[output]);
+                    for (output, &start) in start.iter().enumerate() {
+                        let mut sum = i64::from(start);
                         let mut row = 0;
                         for (chunk, of) in channels.iter().enumerate() {
                             for tap in taps {
