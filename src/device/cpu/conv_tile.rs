@@ -109,7 +109,15 @@ pub(super) unsafe fn compute<
             }
         }
         if tile.last {
-            finish::<S, T, M, V>(tile, &sums);
+            // Of a copy: where rounding is too long for its loops to be unrolled, sums are indexed,
+            // and then none of them would stay in a register above.
+            let mut kept = [[S::splat(0.0); V]; M];
+            for (kept, row) in kept.iter_mut().zip(&sums) {
+                for (kept, sum) in kept.iter_mut().zip(row) {
+                    *kept = *sum;
+                }
+            }
+            finish::<S, T, M, V>(tile, &kept);
         } else {
             for (voxel, row) in sums.iter().enumerate() {
                 for (v, sum) in row.iter().enumerate() {

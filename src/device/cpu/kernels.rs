@@ -538,10 +538,9 @@ impl Kernels {
             #[cfg(target_arch = "x86_64")]
             Instructions::Avx512Bf16 => [&avx512::F32, &AVX512_BF16, &AVX2_INT8],
             #[cfg(target_arch = "x86_64")]
-            // Processors without AVX512-BF16 gain little; one table less in the library.
-            Instructions::Avx512 if vnni => [&avx512::F32, &avx2::BF16, &AVX512_INT8],
+            Instructions::Avx512 if vnni => [&avx512::F32, &avx512::BF16, &AVX512_INT8],
             #[cfg(target_arch = "x86_64")]
-            Instructions::Avx512 => [&avx512::F32, &avx2::BF16, &AVX2_INT8],
+            Instructions::Avx512 => [&avx512::F32, &avx512::BF16, &AVX2_INT8],
             #[cfg(target_arch = "x86_64")]
             Instructions::Avx2 => [&avx2::F32, &avx2::BF16, &AVX2_INT8],
             #[cfg(target_arch = "aarch64")]

@@ -159,10 +159,12 @@ macro_rules! avx512 {
             #[inline(always)]
             unsafe fn load_bf16(from: *const u16) -> __m512 {
                 // SAFETY: the caller vouches for `LANES` values.
-                unsafe {
-                    let values = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast()));
-                    _mm512_castsi512_ps(_mm512_slli_epi32::<16>(values))
-                }
+                unsafe { widened(_mm256_loadu_si256(from.cast())) }
+            }
+            #[inline(always)]
+            unsafe fn round_bf16(vector: __m512) -> __m512 {
+                // SAFETY: AVX-512F is there.
+                unsafe { widened($narrow(vector)) }
             }
             #[inline(always)]
             unsafe fn store_bf16(to: *mut u16, vector: __m512) {
@@ -228,6 +230,13 @@ macro_rules! avx512 {
 
 avx512!(Avx512, rounded);
 avx512!(Avx512Bf16, rounded_at_once);
+
+/// Values of `bf16` in single precision.
+#[inline(always)]
+unsafe fn widened(values: __m256i) -> __m512 {
+    // SAFETY: AVX-512F is there.
+    unsafe { _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(values))) }
+}
 
 /// The values as `bf16`.
 #[inline(always)]
