@@ -99,7 +99,7 @@ def openvino(_, path, threads, precision):
 
 
 # What loads each peer; voxtile's own program answers as `serve` does.
-VOXTILE = {"voxtile": "f32", "voxtile-bf16": "bf16"}
+VOXTILE = {"voxtile": "f32", "voxtile-bf16": "bf16", "voxtile-int8": "int8"}
 PEERS = {
     "openvino": lambda *what: openvino(*what, "f32"),
     "openvino-bf16": lambda *what: openvino(*what, "bf16"),
