@@ -77,7 +77,7 @@ pub(super) unsafe fn see_gathered<S: Simd, T: Value>(row: &GatherRow) {
             };
             // Each source is seen once where it is enlarged along the row.
             let mut x = 0;
-            let step = row.upsample.div_ceil(row.stride);
+            let step = (row.upsample / row.stride).max(1);
             if row.upsample == 1 && row.stride == 1 {
                 let from = from.add(row.first * BLOCK);
                 while x + 1 < row.count {

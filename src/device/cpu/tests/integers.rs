@@ -159,3 +159,31 @@ fn every_instruction_set_multiplies_the_same_steps() {
         }
     }
 }
+
+#[test]
+fn the_range_is_that_of_every_voxel_that_is_read() {
+    // Of 5 voxels enlarged to 15, every other one: the fourth is read once.
+    let mut builder = Builder::new(1, [2, 2, 5]);
+    let patch = vec![Source::plain(TensorId(0))];
+    let tensor = builder.conv(patch, 16, [1; 3], [1; 3], false, Epilogue::Plain);
+    let enlarged = Source { tensor, upsample: [1, 1, 3], normalization: None };
+    builder.conv(vec![enlarged], 16, [1; 3], [1, 1, 2], false, Epilogue::Plain);
+    let plan = builder.finish();
+    let weights = parameters(&plan.network, &mut Noise(4));
+    let mut noise = Noise(6);
+    let mut patch = patch_of(&plan, || noise.next());
+    patch.iter_mut().skip(3).step_by(5).for_each(|value| *value = 100.0);
+    let expected = reference::run(&plan.network, &weights.0, &patch).pop().unwrap();
+    let voxels = expected.shape.iter().product::<usize>();
+    for found in outputs(&plan, &patch, &weights) {
+        let (mut error, mut norm) = (0.0, 0.0);
+        for channel in 0..expected.channels {
+            for voxel in 0..voxels {
+                let wanted = expected.values[channel * voxels + voxel];
+                error += (f64::from(found[place(&expected, channel, voxel)]) - wanted).powi(2);
+                norm += wanted.powi(2);
+            }
+        }
+        assert!((error / norm).sqrt() < tolerance(Precision::Int8), "{}", (error / norm).sqrt());
+    }
+}
