@@ -138,6 +138,17 @@ fn what_is_not_finite_stays_so() {
             assert!(found.iter().any(|value| value.is_nan()), "{strange}");
         }
     }
+    // Nor do values pass for zeros whose range is too large for a number.
+    let patch = patch_of(&plan, {
+        let mut sign = -1.0;
+        move || {
+            sign = -sign;
+            sign * 3e38
+        }
+    });
+    for found in outputs(&plan, &patch, &weights) {
+        assert!(found.iter().any(|value| value.is_nan()));
+    }
 }
 
 #[test]
