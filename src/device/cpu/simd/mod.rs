@@ -135,7 +135,7 @@ impl Instructions {
         {
             let avx2 = std::arch::is_x86_feature_detected!("avx2")
                 && std::arch::is_x86_feature_detected!("fma");
-            // bf16 of AVX-512 has AVX2's kernels.
+            // int8 of AVX-512 without AVX512-VNNI has AVX2's kernels.
             if avx2 && std::arch::is_x86_feature_detected!("avx512f") {
                 if std::arch::is_x86_feature_detected!("avx512bf16") {
                     sets.push(Self::Avx512Bf16);
