@@ -12,8 +12,8 @@ use super::arguments::{ExportName, Labels, MinimumSizes, device, memory, step, t
 
 #[derive(Debug, Args)]
 pub struct RunArguments {
-    /// Where to run: auto, cpu, cuda or cuda:N. auto is the first GPU that voxtile's kernels cover, if
-    /// it has room for the network, else the processor
+    /// Where to run: auto, cpu, cuda or cuda:N. auto is the first GPU that works, can compute the network
+    /// and has room for it, else the processor
     #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = device)]
     pub device: DeviceChoice,
 
