@@ -1,5 +1,7 @@
 //! Where every tensor lies in one arena.
 
+use std::cmp::Reverse;
+
 use super::{Conv, Epilogue, Network, Op, Tensor, TensorId};
 use crate::base::{Error, Result};
 
@@ -10,6 +12,10 @@ pub const CHANNEL_BLOCK: usize = 16;
 
 /// Tensors begin at multiples of this many elements (256 bytes of `f32`).
 const ALIGNMENT: usize = 64;
+
+/// Convolutions that may write over their source: the largest. Networks of thousands would take long
+/// to plan, and the others save little.
+const MOST_DISPLACED: usize = 64;
 
 /// A network and the place of each of its tensors.
 #[derive(Clone, Debug, PartialEq)]
@@ -74,10 +80,13 @@ impl Plan {
             .map(|to| Displacement { distance: to.distance.next_multiple_of(ALIGNMENT), ..*to })
             .collect();
         let separate = places(&network, &lives, &[])?;
+        let output_length = |to: &Displacement| lives[network.ops[to.op].output().0].length;
+        displaced.sort_by_key(|to| Reverse(output_length(to)));
+        displaced.truncate(MOST_DISPLACED);
+        // Most don't matter, for they are not large enough: the smallest are tried first.
+        let order: Vec<_> = displaced.iter().copied().rev().collect();
+        displaced.sort_by_key(|to| to.op);
         let mut best = places(&network, &lives, &displaced)?;
-        // Most don't matter, for they are not large enough.
-        let mut order = displaced.clone();
-        order.sort_by_key(|to| lives[network.ops[to.op].output().0].length);
         for candidate in order {
             let fewer: Vec<_> = displaced.iter().copied().filter(|to| *to != candidate).collect();
             let without = places(&network, &lives, &fewer)?;
@@ -225,7 +234,7 @@ fn groups(lives: &[Life], home: &[usize], starts: &[usize]) -> Vec<Group> {
 fn place(groups: &[Group]) -> Result<(Vec<usize>, usize)> {
     let mut order: Vec<usize> =
         (0..groups.len()).filter(|&group| !groups[group].tensors.is_empty()).collect();
-    order.sort_by_key(|&group| (std::cmp::Reverse(groups[group].length), group));
+    order.sort_by_key(|&group| (Reverse(groups[group].length), group));
     let mut offsets = vec![0; groups.len()];
     let mut placed: Vec<usize> = Vec::new();
     let mut arena = 0;
