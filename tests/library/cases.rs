@@ -28,7 +28,8 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/cases")
 }
 
-fn floats(file: &SafeTensors, name: &str) -> (Vec<usize>, Vec<f32>) {
+/// A tensor's shape and values.
+pub(crate) fn floats(file: &SafeTensors, name: &str) -> (Vec<usize>, Vec<f32>) {
     let tensor = file.tensor(name).unwrap();
     let values = match tensor.dtype() {
         Dtype::F32 => bytemuck::pod_collect_to_vec(tensor.data()),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::recorder::Recorder;
 use half::f16;
-use safetensors::{Dtype, SafeTensors};
+use safetensors::SafeTensors;
 use serde::Deserialize;
 use voxtile::convert::{Options, convert};
 use voxtile::formats;
@@ -55,15 +55,7 @@ fn folder(version: &str, case: &str) -> PathBuf {
 }
 
 fn values(file: &SafeTensors, name: &str) -> Option<Vec<f32>> {
-    let tensor = file.tensor(name).ok()?;
-    Some(match tensor.dtype() {
-        Dtype::F32 => bytemuck::pod_collect_to_vec(tensor.data()),
-        Dtype::F16 => bytemuck::pod_collect_to_vec::<u8, f16>(tensor.data())
-            .into_iter()
-            .map(f16::to_f32)
-            .collect(),
-        other => panic!("{name} is {other:?}"),
-    })
+    file.tensor(name).ok().map(|_| crate::cases::floats(file, name).1)
 }
 
 /// Relative, as a norm; `expected` may be in half precision.
