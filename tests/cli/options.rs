@@ -284,15 +284,20 @@ fn bf16_and_int8_take_less_memory_and_find_nearly_the_same() {
         let part = parts.iter().find(|part| part["name"] == "activations of a tile");
         part.unwrap()["bytes"].as_u64().unwrap()
     };
-    let (single, of_single) = segmented(&program, &["--device", "cpu"]);
+    // How far convolutions write from their source depends on the threads, and on their kernels.
+    let threads = ["1", "2", "3"];
+    let [(single, of_one), (_, of_two), (_, of_three)] =
+        threads.map(|threads| segmented(&program, &["--device", "cpu", "--threads", threads]));
+    let of_single = [of_one, of_two, of_three].map(|report| activations(&report));
     // How many voxels there are for each that may differ.
     for (precision, of_each) in [("bf16", 20), ("int8", 10)] {
         let mut seen = Vec::new();
-        for threads in ["1", "2", "3"] {
+        for (threads, of_single) in threads.into_iter().zip(of_single) {
             let options = ["--device", "cpu", "--precision", precision, "--threads", threads];
             let (narrow, report) = segmented(&program, &options);
             assert_eq!(report["device"]["precision"], precision);
-            assert_eq!(activations(&report) * 2, activations(&of_single));
+            let share = activations(&report) as f64 / of_single as f64;
+            assert!((0.4..0.6).contains(&share), "{precision}, {threads} threads: {share}");
             let differ = single.iter().zip(&narrow).filter(|(a, b)| a != b).count();
             println!("{precision}: {differ} of {} voxels differ", single.len());
             assert!(
