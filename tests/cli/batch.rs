@@ -4,12 +4,10 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use crate::common::{Noise, SeededModel};
+use crate::common::SeededModel;
 use flate2::read::GzDecoder;
 use serde_json::{Value, json};
 use voxtile::Geometry;
-use voxtile::base::Pool;
-use voxtile::formats::{OutputFile, nifti};
 
 /// A folder with a model and a folder `in`, in which the program runs.
 struct Place {
@@ -44,12 +42,7 @@ impl Place {
     fn noise(&self, name: &str, seed: u64) {
         let dims = [22, 20, 18];
         let geometry = Geometry::axis_aligned([1.5, 1.5, 2.0]);
-        let mut noise = Noise(seed);
-        let voxels: Vec<u8> =
-            (0..dims.iter().product()).map(|_| (100.0 + 90.0 * noise.next()) as u8).collect();
-        let output = OutputFile::create(&self.path(name)).unwrap();
-        nifti::write_labels(output, nifti::Labels::U8(&voxels), dims, &geometry, &Pool::serial())
-            .unwrap();
+        crate::write_noise(&self.path(name), dims, &geometry, seed);
     }
 
     /// Runs `voxtile segment` with the model.

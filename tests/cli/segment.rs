@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
 
-use crate::common::{Noise, SeededModel};
+use crate::common::SeededModel;
 use crate::recorder::Recorder;
 use safetensors::SafeTensors;
 use serde_json::Value;
 use voxtile::base::Pool;
-use voxtile::formats::{self, Image, OutputFile, nifti};
+use voxtile::formats::{self, Image, nifti};
 use voxtile::session::{Cleanup, LabelMap, statistics};
 use voxtile::{Geometry, Model, RunOptions, Session, SessionOptions};
 
@@ -40,12 +40,7 @@ impl Case {
             origin: [-30.5, 12.25, 700.0],
             direction: [[cosine, 0.0, -sine], [0.0, 1.0, 0.0], [sine, 0.0, cosine]],
         };
-        let mut noise = Noise(seed);
-        let voxels: Vec<u8> =
-            (0..dims.iter().product()).map(|_| (100.0 + 90.0 * noise.next()) as u8).collect();
-        let output = OutputFile::create(&self.path(name)).unwrap();
-        nifti::write_labels(output, nifti::Labels::U8(&voxels), dims, &geometry, &Pool::serial())
-            .unwrap();
+        crate::write_noise(&self.path(name), dims, &geometry, seed);
     }
 
     fn run(&self, arguments: &[&str]) -> Output {

@@ -464,11 +464,7 @@ impl RowTiles {
     /// Cuts `voxels` into tiles of nearly the same size.
     fn new(kernels: &TileKernels, voxels: usize, stride: usize) -> Self {
         debug_assert!(kernels.width <= WIDTH);
-        // None where integers are multiplied.
-        let count = match kernels.most_voxels() {
-            0 => 0,
-            most => voxels.div_ceil(most),
-        };
+        let count = voxels.div_ceil(kernels.most_voxels());
         let tiles = (0..count)
             .map(|tile| {
                 let (start, end) = (tile * voxels / count, (tile + 1) * voxels / count);

@@ -506,8 +506,6 @@ static AVX512_INT8: Kernels = Kernels {
         Some(IntegerKernels { tiles: vnni::TILES, finish_row: avx512::finish_row::<bf16> })
     ),
     read_brick: quantising!(avx512, Steps),
-    narrow: TileKernels { width: BLOCK, kernels: [&[]; 2] },
-    wide: TileKernels { width: avx512::F32.wide.width, kernels: [&[]; 2] },
     ..avx512::BF16
 };
 
